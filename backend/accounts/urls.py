@@ -1,0 +1,18 @@
+"""Routes under /auth/, each written out: djoser's own patterns are not anchored, and route more than works here."""
+
+from django.urls import path
+
+from accounts.views import AccountViewSet, LoginView, RefreshView, VerifyView
+
+urlpatterns = [
+    path("users/", AccountViewSet.as_view({"post": "create"}), name="register"),
+    path(
+        "users/me/",
+        AccountViewSet.as_view({"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}),
+        name="account",
+    ),
+    path("users/set_password/", AccountViewSet.as_view({"post": "set_password"}), name="set-password"),
+    path("jwt/create/", LoginView.as_view(), name="login"),
+    path("jwt/refresh/", RefreshView.as_view(), name="refresh"),
+    path("jwt/verify/", VerifyView.as_view(), name="verify"),
+]

@@ -1,0 +1,610 @@
+"""Every variable that anything in this stack reads, declared once.
+
+This module is the only reader of ``os.environ``. It checks all variables together and, if any
+is missing, malformed or unsafe, stops the process with exit status 78 (``EX_CONFIG``) and one
+message that names every bad variable and shows no value. ``env.example`` is printed from the
+same declarations: ``python -m config.env > ../env.example``.
+
+Secrets are read without django-environ's ``$`` references (a value that begins with ``$`` would
+be taken for the name of another variable, and printed), and booleans without its leniency
+(``ture`` would mean false); the library reads the ``.env`` file where Compose does not.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, overload
+
+import environ
+
+EX_CONFIG: Final = 78
+"""Exit status for a configuration error (sysexits.h)."""
+
+T = TypeVar("T")
+
+
+class InvalidError(Exception):
+    """What is wrong with a value, in words that do not repeat it."""
+
+
+class Variable(Generic[T]):
+    """One environment variable: what it is for, what it accepts, what it is without a value.
+
+    ``default`` is written as an operator would write it; without one the variable is required.
+    A ``secret`` may also come from a file named by ``<NAME>_FILE``. ``readers`` says who reads
+    it; this process checks those that ``backend`` reads, the others check their own.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        purpose: str,
+        *,
+        parse: Callable[[str], T],
+        accepts: str,
+        default: str | None = None,
+        example: str = "",
+        secret: bool = False,
+        readers: tuple[str, ...] = ("backend",),
+        remedy: str = "",
+    ) -> None:
+        self.purpose = purpose
+        self.parse = parse
+        self.accepts = accepts
+        self.default = default
+        self.example = example
+        self.secret = secret
+        self.readers = readers
+        self.remedy = remedy
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Variable[T]: ...
+    @overload
+    def __get__(self, instance: Environment, owner: type) -> T: ...
+    def __get__(self, instance: Environment | None, owner: type) -> Variable[T] | T:
+        return self if instance is None else instance.values[self.name]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names under which a value may be given."""
+        return (self.name, f"{self.name}_FILE") if self.secret else (self.name,)
+
+    def read(self, source: Mapping[str, str]) -> T:
+        """Return the checked value from ``source``; raise ``InvalidError`` otherwise."""
+        raw = self._raw(source)
+        if raw is None:
+            raise InvalidError("is missing")
+        if raw == "":
+            raise InvalidError("is empty")
+        return self.parse(raw)
+
+    def _raw(self, source: Mapping[str, str]) -> str | None:
+        direct = source.get(self.name)
+        path = source.get(f"{self.name}_FILE") if self.secret else None
+        if path is None:
+            return self.default if direct is None else direct
+        if direct is not None:
+            raise InvalidError(f"is set together with {self.name}_FILE: keep one of the two")
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InvalidError(f"cannot be read from the file that {self.name}_FILE names, {path}: {reason}") from None
+        # Editors and `echo` end a file with a newline, and the PostgreSQL image strips it: without
+        # this, one secret file would hold two passwords.
+        return text.rstrip("\r\n")
+
+
+def text(pattern: str) -> Callable[[str], str]:
+    """Accept text that matches ``pattern`` in full."""
+
+    def parse(raw: str) -> str:
+        if not re.fullmatch(pattern, raw):
+            raise InvalidError("is malformed")
+        return raw
+
+    return parse
+
+
+def choice(*options: str) -> Callable[[str], str]:
+    """Accept one of ``options``."""
+
+    def parse(raw: str) -> str:
+        if raw not in options:
+            raise InvalidError("is none of the accepted words")
+        return raw
+
+    return parse
+
+
+def flag(raw: str) -> bool:
+    """Accept ``true`` or ``false`` and nothing that looks like them."""
+    return choice("true", "false")(raw) == "true"
+
+
+def whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Accept a whole number between ``minimum`` and ``maximum``, both included."""
+
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", raw):
+            raise InvalidError("is not a whole number")
+        if not minimum <= int(raw) <= maximum:
+            raise InvalidError("is out of range")
+        return int(raw)
+
+    return parse
+
+
+def host_names(raw: str) -> list[str]:
+    """Accept a comma-separated list of host names and addresses; refuse wildcards."""
+    hosts = [item.strip() for item in raw.split(",")]
+    for host in hosts:
+        if "*" in host or host == ".":
+            raise InvalidError("would accept every host name")
+        if host.startswith("[") and host.endswith("]"):
+            try:
+                ipaddress.IPv6Address(host[1:-1])
+            except ValueError:
+                raise InvalidError("contains a malformed IPv6 address") from None
+        elif not re.fullmatch(r"\.?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*", host):
+            raise InvalidError("contains an item that is no host name or address")
+    return hosts
+
+
+def secret(minimum_length: int) -> Callable[[str], str]:
+    """Accept a secret of at least ``minimum_length`` characters that is no placeholder."""
+
+    def parse(raw: str) -> str:
+        if re.search(r"\s", raw) or not raw.isprintable():
+            raise InvalidError("contains a space or an unprintable character")
+        if len(raw) < minimum_length:
+            raise InvalidError("is too short")
+        # Django's own placeholder prefix, and values that a person typed to have something there.
+        if raw.startswith("django-insecure-") or len(set(raw)) < minimum_length // 5:
+            raise InvalidError("is easy to guess")
+        return raw
+
+    return parse
+
+
+TRUE_OR_FALSE: Final = "true or false"
+INIT_REMEDY: Final = "run ./scripts/init, which makes a random one"
+
+
+class Environment:
+    """The checked configuration; one attribute for each variable."""
+
+    # Django -------------------------------------------------------------------------------------
+
+    DJANGO_SECRET_KEY = Variable(
+        "Signs admin sessions and one-time links. Not the key of the API's tokens.",
+        parse=secret(50),
+        accepts="50 or more random characters",
+        secret=True,
+        remedy=INIT_REMEDY,
+    )
+    DJANGO_ALLOWED_HOSTS = Variable(
+        "The host names that clients use, separated by commas; a leading dot includes subdomains."
+        " nginx refuses every other host.",
+        parse=host_names,
+        accepts="host names or addresses separated by commas, never *",
+        example="localhost,127.0.0.1,[::1]",
+        readers=("backend", "nginx"),
+        remedy="list the names under which clients reach this service",
+    )
+    DJANGO_ENVIRONMENT = Variable(
+        "In production every unsafe setting is refused.",
+        parse=choice("production", "development"),
+        accepts="production or development",
+        default="production",
+    )
+    DJANGO_DEBUG = Variable(
+        "Shows tracebacks to clients. Only together with DJANGO_ENVIRONMENT=development.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="false",
+    )
+    DJANGO_PROXY_ENABLED = Variable(
+        "nginx stands in front: its X-Forwarded-For, X-Forwarded-Proto and X-Request-ID are believed and"
+        " static files are left to it. false serves clients directly, as the embedded mode does.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="true",
+    )
+    DJANGO_DOCS_ENABLED = Variable(
+        "Serves the OpenAPI schema, Swagger UI and ReDoc under /api/.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="true",
+    )
+    DJANGO_ADMIN_ENABLED = Variable(
+        "Serves Django's admin site under /admin/.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="false",
+    )
+    DJANGO_LOG_LEVEL = Variable(
+        "The least severe level that is logged.",
+        parse=choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        accepts="DEBUG, INFO, WARNING or ERROR",
+        default="INFO",
+    )
+
+    # Tokens -------------------------------------------------------------------------------------
+
+    JWT_SIGNING_KEY = Variable(
+        "Signs access and refresh tokens (HS256).",
+        parse=secret(50),
+        accepts="50 or more random characters, not those of DJANGO_SECRET_KEY",
+        secret=True,
+        remedy=INIT_REMEDY,
+    )
+    JWT_ACCESS_LIFETIME_MINUTES = Variable(
+        "How long an access token lives, in minutes.",
+        parse=whole(1, 1440),
+        accepts="1 to 1440",
+        default="15",
+    )
+    JWT_REFRESH_LIFETIME_HOURS = Variable(
+        "How long a refresh token lives, in hours.",
+        parse=whole(1, 8760),
+        accepts="1 to 8760",
+        default="24",
+    )
+
+    # Database -----------------------------------------------------------------------------------
+
+    POSTGRES_HOST = Variable(
+        "The database server.",
+        parse=text(r"[A-Za-z0-9._:-]{1,253}"),
+        accepts="a host name or an address",
+        default="db",
+    )
+    POSTGRES_PORT = Variable(
+        "The port of the database server.", parse=whole(1, 65535), accepts="1 to 65535", default="5432"
+    )
+    POSTGRES_DB = Variable(
+        "The name of the database.",
+        parse=text(r"[a-z_][a-z0-9_]{0,62}"),
+        accepts="lower-case letters, digits and underscores",
+        default="transactions",
+        readers=("backend", "db"),
+    )
+    POSTGRES_USER = Variable(
+        "The role that this process signs in as. Compose gives `backend` the role that reads and writes rows and"
+        " `migrate` the only one that may change the schema.",
+        parse=text(r"[a-z_][a-z0-9_]{0,62}"),
+        accepts="lower-case letters, digits and underscores",
+        default="transactions_app",
+    )
+    POSTGRES_PASSWORD = Variable(
+        "The password of POSTGRES_USER.",
+        parse=secret(12),
+        accepts="12 or more characters without spaces",
+        secret=True,
+        remedy=INIT_REMEDY,
+    )
+    POSTGRES_CONNECT_TIMEOUT_SECONDS = Variable(
+        "How long one attempt to connect may take, in seconds.",
+        parse=whole(2, 60),  # libpq takes 1 for 2
+        accepts="2 to 60",
+        default="3",
+    )
+    POSTGRES_STATEMENT_TIMEOUT_MS = Variable(
+        "How long one statement may run, in milliseconds; 0 is without end, as for `migrate`.",
+        parse=whole(0, 600_000),
+        accepts="0 to 600000",
+        default="5000",
+    )
+    POSTGRES_LOCK_TIMEOUT_MS = Variable(
+        "How long one statement may wait for a lock, in milliseconds; 0 is without end.",
+        parse=whole(0, 600_000),
+        accepts="0 to 600000",
+        default="3000",
+    )
+    POSTGRES_CONNECTION_MAX_AGE_SECONDS = Variable(
+        "How long a database connection is kept and used again, in seconds.",
+        parse=whole(0, 86_400),
+        accepts="0 to 86400",
+        default="600",
+    )
+    POSTGRES_MAX_CONNECTIONS = Variable(
+        "The connections that the database server accepts. Workers x threads x replicas must fit, with"
+        " POSTGRES_RESERVED_CONNECTIONS to spare.",
+        parse=whole(10, 10_000),
+        accepts="10 to 10000",
+        default="100",
+        readers=("backend", "db"),
+    )
+    POSTGRES_RESERVED_CONNECTIONS = Variable(
+        "Connections left to migrations, backups and people.",
+        parse=whole(3, 1_000),
+        accepts="3 to 1000",
+        default="10",
+    )
+
+    # Gunicorn -----------------------------------------------------------------------------------
+
+    WEB_CONCURRENCY = Variable(
+        "Worker processes in each backend container.",
+        parse=whole(1, 64),
+        accepts="1 to 64",
+        default="2",
+    )
+    GUNICORN_THREADS = Variable(
+        "Threads in each worker process.",
+        parse=whole(1, 64),
+        accepts="1 to 64",
+        default="4",
+    )
+    GUNICORN_BIND = Variable(
+        "Where Gunicorn listens.",
+        parse=text(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}"),
+        accepts="address:port",
+        default="0.0.0.0:8000",
+    )
+    GUNICORN_TIMEOUT_SECONDS = Variable(
+        "A worker that is silent for this long is replaced, in seconds.",
+        parse=whole(5, 600),
+        accepts="5 to 600",
+        default="30",
+    )
+    GUNICORN_GRACEFUL_TIMEOUT_SECONDS = Variable(
+        "How long requests may take to finish when a worker stops, in seconds.",
+        parse=whole(1, 35),  # Compose kills the container after 40 s
+        accepts="1 to 35",
+        default="30",
+    )
+    BACKEND_REPLICAS = Variable(
+        "Backend containers.",
+        parse=whole(1, 32),
+        accepts="1 to 32",
+        default="2",
+        readers=("backend", "compose"),
+    )
+
+    # nginx --------------------------------------------------------------------------------------
+
+    NGINX_WORKER_PROCESSES = Variable(
+        "Worker processes of nginx.", parse=whole(1, 64), accepts="1 to 64", default="2", readers=("nginx",)
+    )
+    NGINX_CLIENT_MAX_BODY_KB = Variable(
+        "The largest request body, in kB.",
+        parse=whole(1, 2048),
+        accepts="1 to 2048",
+        default="1024",
+        readers=("nginx",),
+    )
+    NGINX_CONNECTIONS_PER_ADDRESS = Variable(
+        "Connections that one client address may hold open.",
+        parse=whole(1, 100_000),
+        accepts="1 to 100000",
+        default="100",
+        readers=("nginx",),
+    )
+    NGINX_UPSTREAM_TIMEOUT_SECONDS = Variable(
+        "How long nginx waits for an answer of the backend, in seconds.",
+        parse=whole(1, 600),
+        accepts="1 to 600",
+        default="12",
+        readers=("nginx",),
+    )
+
+    # Compose ------------------------------------------------------------------------------------
+
+    BIND_ADDRESS = Variable(
+        "The address of this host on which the API is published; 0.0.0.0 is every address.",
+        parse=text(r"[0-9A-Fa-f.:\[\]]+"),
+        accepts="an address",
+        default="127.0.0.1",
+        readers=("compose", "scripts"),
+    )
+    HTTP_PORT = Variable(
+        "The port on which the API is published.",
+        parse=whole(1, 65535),
+        accepts="1 to 65535",
+        default="8080",
+        readers=("compose", "scripts"),
+    )
+    RELEASE = Variable(
+        "The tag of the images that are built and started.",
+        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        accepts="an image tag",
+        default="local",
+        readers=("compose",),
+    )
+    BACKEND_IMAGE = Variable(
+        "The name of the backend image, without its tag.",
+        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        accepts="an image name",
+        default="transactions-backend",
+        readers=("compose",),
+    )
+    NGINX_PROXY_IMAGE = Variable(
+        "The name of the image that is nginx with this release's configuration and static files, without its tag.",
+        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        accepts="an image name",
+        default="transactions-nginx",
+        readers=("compose",),
+    )
+    DB_IMAGE = Variable(
+        "The name of the image that is PostgreSQL with this stack's roles, without its tag.",
+        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        accepts="an image name",
+        default="transactions-db",
+        readers=("compose",),
+    )
+    PYTHON_IMAGE = Variable(
+        "The image that the backend is built on.",
+        parse=text(r"\S+"),
+        accepts="an image of Python 3.14 on Debian",
+        default="python:3.14-slim-trixie",
+        readers=("compose",),
+    )
+    POSTGRES_IMAGE = Variable(
+        "The image that the database is built on.",
+        parse=text(r"\S+"),
+        accepts="an image of PostgreSQL 18 on Debian",
+        default="postgres:18-trixie",
+        readers=("compose",),
+    )
+    NGINX_IMAGE = Variable(
+        "The image that nginx is built on.",
+        parse=text(r"\S+"),
+        accepts="an unprivileged image of nginx 1.29.3 or newer",
+        default="nginxinc/nginx-unprivileged:1.30",
+        readers=("compose",),
+    )
+    BACKEND_MEMORY_MB = Variable(
+        "The most memory that one backend container may use, in MB.",
+        parse=whole(128, 1_000_000),
+        accepts="128 or more",
+        default="512",
+        readers=("compose",),
+    )
+    DB_MEMORY_MB = Variable(
+        "The most memory that the database container may use, in MB.",
+        parse=whole(256, 1_000_000),
+        accepts="256 or more",
+        default="1024",
+        readers=("compose",),
+    )
+    NGINX_MEMORY_MB = Variable(
+        "The most memory that the nginx container may use, in MB.",
+        parse=whole(32, 1_000_000),
+        accepts="32 or more",
+        default="128",
+        readers=("compose",),
+    )
+
+    # Tests --------------------------------------------------------------------------------------
+
+    DEBIAN_IMAGE = Variable(
+        "The image that the browser of tests/browser is built on, where the host has no Chromium.",
+        parse=text(r"\S+"),
+        accepts="an image of Debian",
+        default="debian:trixie-slim",
+        readers=("scripts",),
+    )
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    @classmethod
+    def variables(cls) -> list[Variable[Any]]:
+        """Return every declared variable, in the order of declaration."""
+        return [item for item in vars(cls).values() if isinstance(item, Variable)]
+
+
+class ConfigurationError(Exception):
+    """Every bad variable, each with what is wrong, what is accepted and what to do."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+        lines = [f"The configuration has {count}; nothing was started.", ""]
+        lines += [f"  - {problem}" for problem in problems]
+        lines += [
+            "",
+            "Variables are set in .env, secrets in files under secrets/. env.example explains each of them.",
+        ]
+        super().__init__("\n".join(lines))
+
+
+def check(source: Mapping[str, str]) -> Environment:
+    """Return the configuration that ``source`` holds; raise ``ConfigurationError`` with all that is wrong."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable in Environment.variables():
+        if "backend" not in variable.readers:
+            continue
+        try:
+            values[variable.name] = variable.read(source)
+        except InvalidError as error:
+            remedy = f"; {variable.remedy}" if variable.remedy else ""
+            problems.append(f"{variable.name} {error}. Accepted: {variable.accepts}{remedy}.")
+    problems += _contradictions(values)
+    if problems:
+        raise ConfigurationError(problems)
+    return Environment(values)
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong between variables that are each well-formed; a variable already named is left out."""
+    problems = []
+    if values.get("DJANGO_DEBUG") and values.get("DJANGO_ENVIRONMENT") == "production":
+        problems.append(
+            "DJANGO_DEBUG is true in production, where it would show secrets to clients. Accepted: false;"
+            " to debug on your own machine set DJANGO_ENVIRONMENT=development as well."
+        )
+    if "JWT_SIGNING_KEY" in values and values["JWT_SIGNING_KEY"] == values.get("DJANGO_SECRET_KEY"):
+        problems.append(
+            "JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY. Accepted: a key of its own, so that one can be replaced"
+            f" without the other; {INIT_REMEDY}."
+        )
+    sizing = (
+        "WEB_CONCURRENCY",
+        "GUNICORN_THREADS",
+        "BACKEND_REPLICAS",
+        "POSTGRES_RESERVED_CONNECTIONS",
+        "POSTGRES_MAX_CONNECTIONS",
+    )
+    if all(name in values for name in sizing):
+        workers, threads, replicas, reserved, available = (values[name] for name in sizing)
+        if workers * threads * replicas + reserved > available:
+            problems.append(
+                "POSTGRES_MAX_CONNECTIONS is too small. Accepted: at least WEB_CONCURRENCY x GUNICORN_THREADS x"
+                " BACKEND_REPLICAS + POSTGRES_RESERVED_CONNECTIONS; raise it or lower one of the others."
+            )
+    return problems
+
+
+def load() -> Environment:
+    """Return this process's configuration, or end the process with the reason on stderr.
+
+    Where Compose does not hand the variables over, ``ENV_FILE`` names the file to read them from; what
+    the environment already has wins.
+    """
+    if "ENV_FILE" in os.environ:
+        environ.Env.read_env(os.environ["ENV_FILE"])
+    try:
+        return check(os.environ)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
+
+
+def example() -> str:
+    """Return the text of ``env.example``."""
+    lines = [
+        "# Every variable of this stack. ./scripts/init copies this file to .env; set there what differs.",
+        "# Made from backend/config/env.py by `python -m config.env`: edit that file, not this one.",
+    ]
+    for variable in Environment.variables():
+        lines += ["", f"# {variable.purpose}"]
+        lines.append(f"# Read by {', '.join(variable.readers)}. Accepted: {variable.accepts}.")
+        if variable.secret:
+            lines.append(
+                "# Required. A secret: Compose mounts its file from secrets/, where ./scripts/init makes it. Outside"
+            )
+            lines.append("# Compose give one of the two:")
+            lines += [f"#{name}=" for name in variable.names]
+        elif variable.default is None:
+            lines.append("# Required.")
+            lines.append(f"{variable.name}={variable.example}")
+        else:
+            lines.append(f"#{variable.name}={variable.default}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example())

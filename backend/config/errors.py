@@ -1,0 +1,73 @@
+"""Every error as JSON in the shape of Django REST framework: ``{"detail": ...}`` or ``{"field": [...]}``."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, JsonResponse
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as rest_framework_handler
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+"""What a client is asked to wait while the database is away: about the time of its restart."""
+
+DATABASE_ERRORS = (OperationalError, InterfaceError)
+"""The database cannot be reached, ran out of time or refused work: nothing the client did."""
+
+
+class ServiceUnavailable(APIException):
+    """503: the request was sound, the service cannot answer now."""
+
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_detail = "The service is not available right now. Try again in a few seconds."
+    default_code = "service_unavailable"
+    wait = RETRY_AFTER_SECONDS  # Django REST framework sends it as Retry-After
+
+
+def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
+    """Answer 503 with ``Retry-After`` while the database is away, and as the framework does otherwise."""
+    if isinstance(exc, DATABASE_ERRORS):
+        log_database_error(exc)
+        exc = ServiceUnavailable()
+    return rest_framework_handler(exc, context)
+
+
+def log_database_error(exc: BaseException) -> None:
+    """Log the kind of failure, not its text: PostgreSQL's messages may quote values."""
+    logger.error("database unavailable: %s", type(exc.__cause__ or exc).__name__)
+
+
+def error(status: HTTPStatus, detail: str) -> JsonResponse:
+    """Return the JSON answer for an error outside Django REST framework."""
+    return JsonResponse({"detail": detail}, status=status)
+
+
+def service_unavailable() -> JsonResponse:
+    """Return the 503 for a view outside Django REST framework."""
+    response = error(HTTPStatus.SERVICE_UNAVAILABLE, ServiceUnavailable.default_detail)
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Answer what Django refuses by itself: an unknown host, a body that is too large."""
+    return error(HTTPStatus.BAD_REQUEST, "Bad request.")
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Answer a refusal outside Django REST framework."""
+    return error(HTTPStatus.FORBIDDEN, "You do not have permission to perform this action.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Answer a path that no view has."""
+    return error(HTTPStatus.NOT_FOUND, "Not found.")
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """Answer a defect of this application; its traceback is in the log, under the request id."""
+    return error(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error.")

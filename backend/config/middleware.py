@@ -1,0 +1,54 @@
+"""What every request passes through."""
+
+import re
+from collections.abc import Callable
+from uuid import uuid4
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from config.errors import DATABASE_ERRORS, log_database_error, service_unavailable
+from config.logs import request_id
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class RequestIdMiddleware:
+    """Give every request an id, in its answer and in each of its log lines.
+
+    nginx makes the id and overwrites what the client sent; without nginx a client's own id is not
+    believed either.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer the request under its id."""
+        given = request.headers.get("X-Request-ID", "") if settings.BEHIND_PROXY else ""
+        value = given if re.fullmatch(r"[0-9a-f]{32}", given) else uuid4().hex
+        token = request_id.set(value)
+        try:
+            response = self.get_response(request)
+        finally:
+            request_id.reset(token)
+        response["X-Request-ID"] = value
+        return response
+
+
+class DatabaseUnavailableMiddleware:
+    """Answer 503 where a view outside Django REST framework cannot reach the database."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer the request."""
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Turn a database that is away into 503; leave every other exception to Django."""
+        if isinstance(exception, DATABASE_ERRORS):
+            log_database_error(exception)
+            return service_unavailable()
+        return None

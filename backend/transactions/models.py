@@ -1,0 +1,52 @@
+"""The transaction and its truths, which the database holds whatever wrote the row."""
+
+from decimal import Decimal
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models.functions import Now
+
+LARGEST_AMOUNT = Decimal("99999999.99")
+"""What ten digits with two decimal places hold."""
+
+
+class TransactionQuerySet(models.QuerySet["Transaction"]):
+    """Transactions, never without an owner."""
+
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
+        """Return the rows that ``user`` owns: the one place that decides who sees what."""
+        return self.filter(user_id=user.pk)  # type: ignore[misc] # None for an anonymous user: no rows
+
+
+class Transaction(models.Model):
+    """One movement of money. Negative amounts are money that went out."""
+
+    # PROTECT: deleting an account must never take its ledger with it (docs/decisions/0004).
+    # No index of its own: transaction_newest_first begins with it.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="transactions", db_index=False
+    )
+    amount = models.DecimalField(max_digits=10, decimal_places=2)
+    description = models.CharField(max_length=255)
+    # The database's clock, one for all replicas, not that of the process that happened to answer.
+    timestamp = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = TransactionQuerySet.as_manager()
+
+    class Meta:
+        # Newest first; the id settles the order of rows of one moment, so that no page repeats or skips a row.
+        ordering = ["-timestamp", "-id"]
+        indexes = [models.Index(fields=["user", "-timestamp", "-id"], name="transaction_newest_first")]
+        constraints = [
+            # numeric(10, 2) bounds every number but accepts NaN, which sorts above them all.
+            models.CheckConstraint(
+                condition=models.Q(amount__gte=-LARGEST_AMOUNT, amount__lte=LARGEST_AMOUNT),
+                name="transaction_amount_is_a_number",
+            ),
+            models.CheckConstraint(condition=~models.Q(description=""), name="transaction_description_is_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.timestamp:%Y-%m-%d %H:%M} {self.amount} {self.description}"

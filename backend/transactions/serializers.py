@@ -1,0 +1,47 @@
+"""The wire format of a transaction."""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from rest_framework import serializers
+
+from transactions.models import Transaction
+
+
+class AmountField(serializers.DecimalField):
+    """An amount of money: a plain decimal number, as a JSON number or a string; always a string in answers.
+
+    Python's Decimal, and with it the framework's field, also takes ``1_000``, ``1e3`` and the digits of every
+    script; each of them would be stored as something that the client did not write.
+    """
+
+    default_error_messages = {
+        "invalid": "A valid amount has up to 8 digits and 2 decimal places, for example 12.50.",
+    }
+
+    def to_internal_value(self, data: Any) -> Decimal:
+        """Return the amount; raise ``ValidationError`` for every other spelling."""
+        if isinstance(data, bool) or not re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]{1,2})?", str(data)):
+            self.fail("invalid")
+        # Adding zero turns -0 into 0.
+        return super().to_internal_value(str(data)) + 0
+
+
+class TransactionSerializer(serializers.ModelSerializer[Transaction]):
+    """A transaction. Its owner, id and time are the server's to set; a client's are ignored."""
+
+    amount = AmountField(
+        max_digits=10,
+        decimal_places=2,
+        help_text="Up to 8 digits and 2 decimal places; negative for money out.",
+    )
+
+    class Meta:
+        model = Transaction
+        fields = ["id", "user", "amount", "description", "timestamp"]
+        read_only_fields = ["id", "user", "timestamp"]
+        extra_kwargs = {
+            "user": {"help_text": "The id of the owner."},
+            "timestamp": {"help_text": "When the transaction was recorded, UTC."},
+        }

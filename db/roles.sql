@@ -1,0 +1,38 @@
+-- The roles of the stack and what each may do. Run once by a superuser, with psql, in the stack's own database;
+-- running it again changes nothing but the passwords.
+--
+--   transactions_migrator   owns the schema; only the `migrate` service signs in as it
+--   transactions_app        reads and writes rows, nothing else; what a stolen backend could do
+--
+-- The passwords come from the files that these environment variables name, never from a command line.
+\set ON_ERROR_STOP on
+\set migrator_password `cat "$POSTGRES_MIGRATOR_PASSWORD_FILE"`
+\set app_password `cat "$POSTGRES_APP_PASSWORD_FILE"`
+
+BEGIN;
+
+SELECT format('CREATE ROLE %I LOGIN', name)
+FROM (VALUES ('transactions_migrator'), ('transactions_app')) AS wanted (name)
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+\gexec
+
+ALTER ROLE transactions_migrator PASSWORD :'migrator_password';
+ALTER ROLE transactions_app PASSWORD :'app_password';
+
+-- Nobody else connects, and nobody but the migrator makes anything.
+REVOKE ALL ON DATABASE :"DBNAME" FROM PUBLIC;
+GRANT CONNECT, TEMPORARY ON DATABASE :"DBNAME" TO transactions_migrator;
+GRANT CONNECT ON DATABASE :"DBNAME" TO transactions_app;
+-- CREATE on the database is what a trusted extension asks for.
+GRANT CREATE ON DATABASE :"DBNAME" TO transactions_migrator;
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+ALTER SCHEMA public OWNER TO transactions_migrator;
+GRANT USAGE ON SCHEMA public TO transactions_app;
+
+-- What the migrator makes from now on, the application may use.
+ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO transactions_app;
+ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
+    GRANT USAGE ON SEQUENCES TO transactions_app;
+
+COMMIT;

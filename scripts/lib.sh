@@ -1,0 +1,195 @@
+# shellcheck shell=bash
+# What every operator verb in scripts/ shares. Only ever sourced, by a script that has already said
+# `set -Eeuo pipefail`; sourcing it moves to the repository's root and sets ROOT, nothing else.
+#
+#   info, warn, die     messages for people, on stderr: stdout belongs to the script's own output
+#   usage               the header comment of the calling script, for --help
+#   unknown_option      the refusal that every script gives to an option it does not know
+#   have                is this command installed?
+#   version_at_least    compares dotted versions
+#   engine_runs         does a container engine answer?
+#   compose_works       is there a Compose that reads this project's files?
+#   become_root         starts the calling script again as root
+#   debian_mirror       where this machine takes its Debian packages from
+#   as_progress         runs a long command quietly: a log file, and a sign of life every ten seconds
+#   compose             Compose for this checkout
+#   python_environment  a virtual environment that holds what a lock file names
+#   host_python         the newest Python of this host that is new enough
+#   wait_until_ready    waits for a URL
+#   setting             one variable, as Compose would see it
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd -- "$ROOT" || exit
+
+info() { printf '%s: %s\n' "${0##*/}" "$1" >&2; }
+
+warn() { info "warning: $1"; }
+
+# die MESSAGE [NEXT-ACTION]
+die() {
+  info "error: $1"
+  [[ -z ${2-} ]] || printf '  next: %s\n' "$2" >&2
+  exit 1
+}
+
+# The comment between the first line and the first line of code.
+usage() { sed -n '2,${/^#/!q; s/^# \{0,1\}//; p}' -- "$ROOT/scripts/${0##*/}"; }
+
+# unknown_option RECEIVED; 2 is what shells themselves return for wrong usage.
+unknown_option() {
+  info "error: unknown option or argument: $1"
+  printf '  next: scripts/%s --help lists what is accepted\n' "${0##*/}" >&2
+  exit 2
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# version_at_least WANTED ACTUAL
+version_at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]; }
+
+# A daemon that hangs counts as one that does not run, hence the limit.
+engine_runs() { have docker && timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# 2.26 is the oldest Compose the project is tested with (the one in Debian 13).
+compose_works() {
+  local version
+  version=$(timeout 10 docker compose version --short 2>/dev/null) || return 1
+  version_at_least 2.26 "${version#v}"
+}
+
+# become_root [ARGUMENT...]: with the arguments that the calling script was given.
+become_root() {
+  ((EUID)) || return 0
+  if have sudo && sudo -n true 2>/dev/null; then
+    exec sudo -n -- "$ROOT/scripts/${0##*/}" "$@"
+  fi
+  die "this needs root, and there is no sudo that asks for no password" "sudo $ROOT/scripts/${0##*/}${*:+ $*}"
+}
+
+# debian_mirror RELEASE: the address from which this machine already takes the main component of that Debian release;
+# nothing if it takes none. apt itself is asked, so both styles of source list work. Another vendor's source may carry
+# the same words: the origin tells it apart once the lists were fetched; before that, a path that ends in /debian does.
+debian_mirror() {
+  # The words in $(...) are apt's own placeholders; what it does not know yet it leaves as it is.
+  # shellcheck disable=SC2016
+  local format='$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)|$(REPO_URI)'
+  {
+    apt-get indextargets --format "$format" 'Created-By: Packages'
+    apt-get indextargets --no-release-info --format "$format" 'Created-By: Packages'
+  } | awk -F '|' -v release="$1" '
+    ($1 != release && $2 != release) || $3 != "main" { next }
+    $4 == "Debian" && !known { known = $5 }
+    $4 ~ /^[$]/ && $5 ~ /\/debian\/?$/ && !likely { likely = $5 }
+    $4 ~ /^[$]/ && !possible { possible = $5 }
+    END { print known ? known : likely ? likely : possible }'
+}
+
+# as_progress LABEL COMMAND [ARGUMENT...]
+# Returns the command's own exit status. The ticker is a process that waits on a pipe and ends the moment the pipe
+# closes: no leftover `sleep` keeps a caller's stderr open, and an interrupt reaches the command itself.
+as_progress() {
+  local label=$1 started=$SECONDS status=0 log ticker
+  shift
+  log=$ROOT/var/log/${0##*/}-${label//[^a-zA-Z0-9.]/-}.log
+  mkdir -p -- "${log%/*}"
+  : >"$log"
+  # Whoever owns the checkout can still write here after a run with sudo.
+  ((EUID)) || chown --reference="$ROOT" -- "$ROOT/var" "${log%/*}" "$log"
+  info "$label ..."
+  exec {ticker}> >(
+    while true; do
+      read -r -t 10 || (($? > 128)) || break
+      info "$label ... $((SECONDS - started)) s"
+    done
+  )
+  "$@" >>"$log" 2>&1 {ticker}>&- || status=$?
+  exec {ticker}>&-
+  if ((status)); then
+    info "error: $label failed with status $status after $((SECONDS - started)) s; the end of $log:"
+    tail -n 40 -- "$log" >&2
+  else
+    info "$label: done in $((SECONDS - started)) s"
+  fi
+  return "$status"
+}
+
+# compose ARGUMENT...: Compose for this checkout; COMPOSE_PROJECT_NAME and the like apply as they always do.
+compose() { docker compose --project-directory "$ROOT" "$@"; }
+
+# python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
+# use and again whenever the lock file has changed. Nothing outside FOLDER is touched.
+python_environment() {
+  local folder=$1 requirements=$2 python stamp
+  stamp=$(sha256sum "$requirements")
+  [[ -x $folder/bin/python && -e $folder/stamp && $(<"$folder/stamp") == "$stamp" ]] && return
+  python=$(host_python) || die "no Python 3.11 or newer was found" "apt-get install python3"
+  rm -rf "$folder"
+  mkdir -p "${folder%/*}"
+  # Debian's python3 has no ensurepip unless python3-venv is installed; then pip comes from a package that is unpacked,
+  # not installed.
+  if "$python" -c 'import ensurepip' 2>/dev/null; then
+    "$python" -m venv "$folder"
+  else
+    "$python" -m venv --without-pip "$folder"
+    add_pip "$folder"
+  fi
+  as_progress "installing $requirements" "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --require-hashes --no-deps --only-binary :all: --requirement "$requirements" ||
+    die "the Python packages could not be installed" "see the lines above; pip uses this host's own pip configuration"
+  printf '%s' "$stamp" >"$folder/stamp"
+}
+
+host_python() {
+  local name
+  for name in python3.14 python3.13 python3.12 python3.11 python3; do
+    if have "$name" && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s\n' "$name"
+      return
+    fi
+  done
+  return 1
+}
+
+# add_pip FOLDER: pip for a virtual environment, from Debian's package of its wheel, fetched with lists of its own.
+add_pip() {
+  local folder=$1 work=$ROOT/var/pip-wheel
+  local -a apt=(apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
+  local advice="apt-get install python3-venv"
+  have apt-get && have dpkg-deb || die "this Python can make no virtual environment" "install its venv module"
+  rm -rf "$work"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
+  info "this Python has no pip: fetching Debian's wheel of it into var/"
+  # shellcheck disable=SC2016 # $1 is for the inner shell
+  { "${apt[@]}" update && (cd "$work" && "${apt[@]}" download python3-pip-whl); } >&2 &&
+    dpkg-deb -x "$work"/python3-pip-whl_*.deb "$work/unpacked" ||
+    die "pip could not be fetched" "$advice"
+  "$folder/bin/python" "$work"/unpacked/usr/share/python-wheels/pip-*.whl/pip install --quiet \
+    --no-index "$work"/unpacked/usr/share/python-wheels/pip-*.whl || die "pip could not be unpacked" "$advice"
+  rm -rf "$work"
+}
+
+# wait_until_ready URL SECONDS: until it answers 200. Python, since a bare host has no curl.
+wait_until_ready() {
+  "$(host_python)" - "$1" "$2" <<'PYTHON'
+import sys, time, urllib.request
+
+url, seconds = sys.argv[1], float(sys.argv[2])
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+deadline = time.monotonic() + seconds
+while True:
+    try:
+        opener.open(url, timeout=5).close()
+        break
+    except OSError as error:
+        if time.monotonic() > deadline:
+            sys.exit(f"{url} did not answer 200 within {seconds:.0f} s: {error}")
+        time.sleep(0.3)
+PYTHON
+}
+
+# setting NAME DEFAULT: the value of a variable from the environment, .env, or the default.
+setting() {
+  local value=${!1-}
+  [[ -n $value || ! -e .env ]] || value=$(sed -n "s/^$1=//p" .env | tail -n 1)
+  printf '%s\n' "${value:-$2}"
+}
