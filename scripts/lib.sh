@@ -10,7 +10,7 @@
 #   engine_runs         does a container engine answer?
 #   compose_works       is there a Compose that reads this project's files?
 #   become_root         starts the calling script again as root
-#   debian_mirror       where this machine takes its Debian packages from
+#   debian_mirror       where this host takes its Debian packages from
 #   as_progress         runs a long command quietly: a log file, and a sign of life every ten seconds
 #   compose             Compose for this checkout
 #   python_environment  a virtual environment that holds what a lock file names
@@ -66,7 +66,7 @@ become_root() {
   die "this needs root, and there is no sudo that asks for no password" "sudo $ROOT/scripts/${0##*/}${*:+ $*}"
 }
 
-# debian_mirror RELEASE: the address from which this machine already takes the main component of that Debian release;
+# debian_mirror RELEASE: the address from which this host already takes the main component of that Debian release;
 # nothing if it takes none. apt itself is asked, so both styles of source list work. Another vendor's source may carry
 # the same words: the origin tells it apart once the lists were fetched; before that, a path that ends in /debian does.
 debian_mirror() {
@@ -152,20 +152,24 @@ host_python() {
 
 # add_pip FOLDER: pip for a virtual environment, from Debian's package of its wheel, fetched with lists of its own.
 add_pip() {
-  local folder=$1 work=$ROOT/var/pip-wheel
-  local -a apt=(apt-get -qq -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
-  local advice="apt-get install python3-venv"
-  have apt-get && have dpkg-deb || die "this Python can make no virtual environment" "install its venv module"
+  local folder=$1 work=$ROOT/var/pip-wheel advice="apt-get install python3-venv" wheel
+  if ! have apt-get; then
+    die "this Python can make no virtual environment: it has no ensurepip" "install its venv module"
+  fi
   rm -rf "$work"
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
   info "this Python has no pip: fetching Debian's wheel of it into var/"
-  # shellcheck disable=SC2016 # $1 is for the inner shell
-  { "${apt[@]}" update && (cd "$work" && "${apt[@]}" download python3-pip-whl); } >&2 &&
-    dpkg-deb -x "$work"/python3-pip-whl_*.deb "$work/unpacked" ||
-    die "pip could not be fetched" "$advice"
-  "$folder/bin/python" "$work"/unpacked/usr/share/python-wheels/pip-*.whl/pip install --quiet \
-    --no-index "$work"/unpacked/usr/share/python-wheels/pip-*.whl || die "pip could not be unpacked" "$advice"
+  fetch_pip "$work" >&2 || die "pip could not be fetched" "$advice"
+  wheel=$(printf '%s\n' "$work"/unpacked/usr/share/python-wheels/pip-*.whl)
+  "$folder/bin/python" "$wheel/pip" install --quiet --no-index "$wheel" || die "pip could not be unpacked" "$advice"
   rm -rf "$work"
+}
+
+fetch_pip() {
+  local -a apt=(apt-get -qq -o "Dir::State::lists=$1/lists" -o "Dir::Cache=$1/cache" -o APT::Sandbox::User=root)
+  cd "$1" || return
+  "${apt[@]}" update && "${apt[@]}" download python3-pip-whl && dpkg-deb -x python3-pip-whl_*.deb unpacked || return
+  cd "$ROOT" || return
 }
 
 # wait_until_ready URL SECONDS: until it answers 200. Python, since a bare host has no curl.

@@ -1,5 +1,7 @@
 """How static files are stored by ``collectstatic``."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
