@@ -1,0 +1,605 @@
+"""nginx/ read as data: what it includes, limits, hides and answers, and what its entry point accepts.
+
+No container and no nginx: the entry point runs for real with a stand-in for the nginx program, and gixy judges what it
+rendered. What only a running nginx can show is in tests/stack/. Needs `envsubst` (package gettext-base) on the host.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NGINX = REPOSITORY / "nginx"
+EX_CONFIG = 78
+
+# gixy's findings that are left as they are: the plugin's name and the reason. Empty, and meant to stay so.
+ACCEPTED_FINDINGS: dict[str, str] = {}
+
+
+# The configuration as data -------------------------------------------------------------------------
+
+
+@dataclass
+class Directive:
+    """One directive of a configuration file, with the directives in its block."""
+
+    name: str
+    arguments: list[str]
+    file: Path
+    block: list[Directive] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Directive]:
+        yield self
+        for directive in self.block:
+            yield from directive.walk()
+
+
+TOKEN = re.compile(
+    r"""\s+|\#[^\n]*|(?P<mark>[{};])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'"""
+    r"""|(?P<bare>(?:\$\{\w+\}|[^\s;{}"'\#])(?:\$\{\w+\}|[^\s;{}])*)"""
+)
+
+
+def parse(path: Path) -> list[Directive]:
+    top: list[Directive] = []
+    words: list[str] = []
+    blocks, position = [top], 0
+    text = path.read_text()
+    while position < len(text):
+        token = TOKEN.match(text, position)
+        assert token, f"{path.name}: cannot be read at {text[position : position + 40]!r}"
+        position = token.end()
+        mark = token["mark"]
+        if mark == "}":
+            assert not words, f"{path.name}: a block ends in the middle of {words}"
+            blocks.pop()
+        elif mark:
+            directive = Directive(words[0], words[1:], path)
+            blocks[-1].append(directive)
+            if mark == "{":
+                blocks.append(directive.block)
+            words = []
+        elif token["double"] is not None:
+            words.append(token["double"])
+        elif token["single"] is not None:
+            words.append(token["single"])
+        elif token["bare"]:
+            words.append(token["bare"])
+    assert len(blocks) == 1, f"{path.name}: a block is not closed"
+    assert not words, f"{path.name}: the last directive is not closed"
+    return top
+
+
+SOURCES = sorted(path for path in NGINX.rglob("*") if path.name.endswith((".conf", ".conf.template")))
+SNIPPETS = [path for path in SOURCES if path.parent.name == "snippets"]
+
+
+def every(name: str) -> list[Directive]:
+    """Every directive of that name, in all files."""
+    return [found for path in SOURCES for top in parse(path) for found in top.walk() if found.name == name]
+
+
+def only(name: str) -> Directive:
+    """The one directive of that name."""
+    found = every(name)
+    assert len(found) == 1, f"{name} is there {len(found)} times"
+    return found[0]
+
+
+def map_to(variable: str) -> list[Directive]:
+    """The lines of the map that sets ``variable``."""
+    (found,) = [directive for directive in every("map") if directive.arguments[1] == variable]
+    return found.block
+
+
+def mapped(variable: str, value: str) -> str:
+    """What a map of regular expressions and constants makes of ``value``."""
+    default = ""
+    for line in map_to(variable):
+        key, result = line.name, line.arguments[0]
+        flags = re.IGNORECASE if key.startswith("~*") else re.NOFLAG
+        if key == "default":
+            default = result
+        elif key == value or (key.startswith("~") and re.search(key.lstrip("~").removeprefix("*"), value, flags)):
+            return result
+    return default
+
+
+def seconds(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+)s", text)
+    assert match, f"{text} is no number of seconds"
+    return int(match[1])
+
+
+def location(modifier: str, path: str) -> Directive:
+    (found,) = [found for found in every("location") if found.arguments in ([modifier, path], [path])]
+    return found
+
+
+# The entry point -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Container:
+    """The entry point with its directories below a temporary one, and a program that only notes how it was called."""
+
+    root: Path
+
+    @property
+    def configuration(self) -> Path:
+        return self.root / "etc/nginx/nginx.conf"
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", **variables}
+        return subprocess.run(
+            [self.root / "etc/nginx/entrypoint.sh", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    def calls(self) -> list[str]:
+        log = self.root / "calls"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def rendered(self, name: str) -> str:
+        return (self.root / "tmp/nginx" / name).read_text()
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    assert shutil.which("envsubst"), "envsubst is missing: install the package gettext-base"
+    shutil.copytree(NGINX, tmp_path / "etc/nginx")
+    for path in (tmp_path / "etc/nginx").rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            path.write_text(
+                text.replace("/tmp/nginx", f"{tmp_path}/tmp/nginx").replace("/etc/nginx", f"{tmp_path}/etc/nginx")
+            )
+    # The base image brings it.
+    (tmp_path / "etc/nginx/mime.types").write_text("types { text/css css; }\n")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/nginx"
+    program.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/calls"\n')
+    program.chmod(0o755)
+    return Container(tmp_path)
+
+
+def test_entrypoint_renders_the_defaults_and_becomes_nginx(container: Container) -> None:
+    result = container.start(DJANGO_ALLOWED_HOSTS="localhost, .example.com ,127.0.0.1,[::1]")
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert container.calls() == ["-e stderr -t -q", "-e stderr -g daemon off;"]
+    assert "server_name localhost .example.com 127.0.0.1 [::1];" in container.rendered("servers/http.conf")
+    assert "worker_processes 2;" in container.rendered("snippets/workers.conf")
+    assert "client_max_body_size 1024k;" in container.rendered("snippets/request-body.conf")
+    assert "proxy_read_timeout 12s;" in container.rendered("snippets/upstream-timeouts.conf")
+    per_address = container.rendered("snippets/connections-per-address.conf")
+    assert "limit_conn connections_per_address 100;" in per_address
+    assert "$binary_remote_addr" in per_address, "a variable of nginx's own was replaced"
+
+
+def test_entrypoint_test_mode_does_not_start_nginx(container: Container) -> None:
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS="localhost")
+
+    assert result.returncode == 0, result.stderr
+    assert container.calls() == ["-e stderr -t -q"]
+
+
+def test_entrypoint_puts_every_template_in_place_completely(container: Container) -> None:
+    container.start("--test", DJANGO_ALLOWED_HOSTS="localhost")
+
+    templates = {str(path.relative_to(NGINX)).removesuffix(".template") for path in NGINX.rglob("*.template")}
+    rendered = {
+        str(path.relative_to(container.root / "tmp/nginx"))
+        for path in (container.root / "tmp/nginx").rglob("*")
+        if path.is_file()
+    }
+    assert rendered == templates
+    for name in rendered:
+        assert "${" not in container.rendered(name), f"{name} has a variable that nobody sets"
+
+
+def test_entrypoint_names_every_bad_variable_in_one_message_without_its_value(container: Container) -> None:
+    bad = {
+        "DJANGO_ALLOWED_HOSTS": "good.example,*bad1",
+        "NGINX_CLIENT_MAX_BODY_KB": "4096",
+        "NGINX_CONNECTIONS_PER_ADDRESS": "",
+        "NGINX_UPSTREAM_TIMEOUT_SECONDS": "12s-bad2",
+        "NGINX_WORKER_PROCESSES": "auto",
+    }
+
+    result = container.start(**bad)
+
+    assert result.returncode == EX_CONFIG
+    assert result.stdout == ""
+    assert container.calls() == [], "nginx ran with a bad configuration"
+    for name, value in bad.items():
+        assert name in result.stderr
+        assert not value or value not in result.stderr, f"the value of {name} is printed"
+    assert "run ./scripts/up again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        *[
+            "*",
+            ".",
+            "_",
+            "-a",
+            "a b",
+            "a_b",
+            "a..b",
+            "..a",
+            "a/b",
+            "a;b",
+            "{x}",
+            "$host",
+            "~^x",
+            "é.example",
+            "a" * 300,
+        ],
+        *["a,,b", "a,", " , ", "a\nb", "localhost\n;"],
+        *["example.com:8000", "::1", "[::1", "[]"],
+    ],
+)
+def test_entrypoint_refuses_what_is_no_list_of_host_names(container: Container, hosts: str) -> None:
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS=hosts)
+
+    assert result.returncode == EX_CONFIG
+    assert "DJANGO_ALLOWED_HOSTS" in result.stderr
+    assert container.calls() == []
+
+
+def test_entrypoint_requires_the_host_names(container: Container) -> None:
+    result = container.start("--test")
+
+    assert result.returncode == EX_CONFIG
+    assert "DJANGO_ALLOWED_HOSTS is missing" in result.stderr
+
+
+def test_entrypoint_refuses_unknown_arguments(container: Container) -> None:
+    result = container.start("--tset", DJANGO_ALLOWED_HOSTS="localhost")
+
+    assert result.returncode == os.EX_USAGE
+    assert "usage:" in result.stderr
+    assert container.calls() == []
+
+
+def test_entrypoint_and_the_registry_of_variables_accept_the_same() -> None:
+    in_entrypoint = {
+        name: (default, int(minimum), int(maximum))
+        for name, default, minimum, maximum in re.findall(
+            r"^\s*check_whole (\w+) (\d+) (\d+) (\d+)$", (NGINX / "entrypoint.sh").read_text(), re.MULTILINE
+        )
+    }
+
+    in_registry = {}
+    for node in ast.walk(ast.parse((REPOSITORY / "backend/config/env.py").read_text())):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Call):
+            name = node.targets[0].id
+            given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+            if name in in_entrypoint:
+                parser = given["parse"]
+                assert isinstance(parser, ast.Call)
+                minimum, maximum = (ast.literal_eval(argument) for argument in parser.args)
+                in_registry[name] = (ast.literal_eval(given["default"]), minimum, maximum)
+
+    assert in_entrypoint
+    assert in_registry == in_entrypoint
+
+
+# gixy ----------------------------------------------------------------------------------------------
+
+
+def test_gixy_finds_nothing(container: Container) -> None:
+    container.start("--test", DJANGO_ALLOWED_HOSTS="localhost,.example.com")
+    program = shutil.which("gixy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program, "gixy is missing: install the group `lint` of backend/pyproject.toml"
+
+    result = subprocess.run(
+        [program, "--format", "json", str(container.configuration)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    findings = [found for found in json.loads(result.stdout) if found["plugin"] not in ACCEPTED_FINDINGS]
+    assert findings == [], json.dumps(findings, indent=2)
+    assert result.stderr == "", "gixy could not read everything"
+
+
+# The files -----------------------------------------------------------------------------------------
+
+
+def test_includes_name_files_that_exist_and_every_file_is_included() -> None:
+    included = set()
+    for directive in every("include"):
+        (target,) = directive.arguments
+        assert "*" not in target, f"{directive.file.name} includes by glob"
+        if target == "mime.types":  # of the base image
+            continue
+        rendered = target.startswith("/tmp/nginx/")
+        path = NGINX / (f"{target.removeprefix('/tmp/nginx/')}.template" if rendered else target)
+        assert path.exists(), f"{directive.file.name} includes {target}, which does not exist"
+        included.add(path)
+
+    assert included == set(SOURCES) - {NGINX / "nginx.conf"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_file_starts_with_what_and_why_and_has_a_link(path: Path) -> None:
+    text = path.read_text()
+    head = text[: len(text) - len(re.sub(r"\A(#[^\n]*\n)+", "", text))]
+
+    assert len(head.splitlines()) >= 3, f"{path.name} does not say what it is for and why"
+    assert "https://" in text, f"{path.name} links no source"
+
+
+# Headers -------------------------------------------------------------------------------------------
+
+
+def test_only_one_file_adds_headers_and_to_every_status() -> None:
+    for directive in every("add_header"):
+        assert directive.file.name == "response-headers.conf", "a second add_header drops all inherited ones"
+        assert directive.arguments[2:] == ["always"]
+
+
+def test_no_header_is_sent_by_both_nginx_and_the_backend() -> None:
+    hidden = {directive.arguments[0] for directive in every("proxy_hide_header")}
+    added = {directive.arguments[0] for directive in every("add_header")}
+    # Added only when the backend did not send it.
+    only_where_missing = {"Retry-After", "Allow"}
+
+    assert added - hidden == only_where_missing
+    assert hidden <= added, "a header of the backend is hidden and not replaced"
+
+
+def test_client_headers_about_the_client_are_overwritten() -> None:
+    sent = {directive.arguments[0]: directive.arguments[1] for directive in every("proxy_set_header")}
+
+    assert sent == {
+        "Host": "$host$is_request_port$request_port",
+        "X-Forwarded-For": "$remote_addr",
+        "X-Forwarded-Proto": "$scheme",
+        "X-Request-ID": "$request_id",
+        "Connection": "",
+        **dict.fromkeys(
+            ["Forwarded", "Proxy", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Protocol", "X-Forwarded-Ssl"],
+            "",
+        ),
+        "X-Real-IP": "",
+    }
+    assert {directive.file.name for directive in every("proxy_set_header")} == {"proxy.conf"}, (
+        "a second level of proxy_set_header drops all inherited ones"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("200 /static/admin/css/base.0123456789ab.css", "public, max-age=31536000, immutable"),
+        ("304 /static/app.0123456789ab.js", "public, max-age=31536000, immutable"),
+        ("404 /static/app.0123456789ab.js", "no-store"),
+        ("200 /static/app.js", "no-cache"),
+        ("200 /api/transactions/", "no-store"),
+        ("200 /api/static/app.0123456789ab.js", "no-store"),
+        ("503 /api/transactions/", "no-store"),
+    ],
+)
+def test_only_hashed_static_files_are_kept_for_ever(answer: str, expected: str) -> None:
+    assert mapped("$cache_control_of_nginx", answer) == expected
+
+
+def test_retry_after_accompanies_429_and_503_unless_the_backend_sent_it() -> None:
+    assert int(mapped("$retry_after", "429:")) > 0
+    assert int(mapped("$retry_after", "503:")) > 0
+    assert mapped("$retry_after", "503:30") == ""
+    assert mapped("$retry_after", "200:") == ""
+
+
+# Answers of nginx itself ---------------------------------------------------------------------------
+
+
+def error_locations() -> dict[str, tuple[HTTPStatus, str]]:
+    """Status and body of every location that an error_page leads to."""
+    found = {}
+    for directive in every("location"):
+        for answer in directive.block:
+            if answer.name == "return" and len(answer.arguments) == 2:
+                found[directive.arguments[-1]] = (HTTPStatus(int(answer.arguments[0])), answer.arguments[1])
+    return found
+
+
+def test_every_answer_of_nginx_is_json_in_the_shape_of_the_api() -> None:
+    answers = error_locations()
+
+    assert len(answers) >= 13
+    for name, (status, body) in answers.items():
+        parsed = json.loads(body)
+        assert list(parsed) == ["detail"], name
+        assert parsed["detail"].endswith("."), name
+        assert status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.SERVICE_UNAVAILABLE, name
+    (default_type,) = [found for found in every("default_type") if found.file.name == "nginx.conf"]
+    assert default_type.arguments == ["application/json"]
+
+
+def test_every_status_that_nginx_gives_has_an_answer() -> None:
+    covered = set()
+    for directive in every("error_page"):
+        *statuses, target = [argument for argument in directive.arguments if not argument.startswith("=")]
+        targets = [line.arguments[0] for line in map_to(target)] if target.startswith("$") else [target]
+        for name in targets:
+            assert name in error_locations() or name == "@second_attempt", f"{name} does not exist"
+        covered |= {int(status) for status in statuses}
+
+    assert covered >= {400, 403, 404, 405, 411, 412, 413, 414, 416, 421, 429, *range(494, 498), *range(500, 506)}
+
+
+def test_answers_of_the_backend_pass_untouched() -> None:
+    assert every("proxy_intercept_errors") == []
+
+
+@pytest.mark.parametrize(
+    ("connect_times", "expected"),
+    [("-", "@second_attempt"), ("-, -", "@second_attempt"), ("0.000", "@unavailable"), ("-, 0.001", "@unavailable")],
+)
+def test_only_a_request_that_was_never_sent_gets_a_second_attempt(connect_times: str, expected: str) -> None:
+    assert mapped("$answer_to_failure", connect_times) == expected
+
+
+def test_the_second_attempt_is_the_last() -> None:
+    attempt = {found.name: found.arguments for found in location("", "@second_attempt").block}
+
+    assert attempt["recursive_error_pages"] == ["off"]
+    assert attempt["error_page"] == ["500", "502", "503", "504", "=503", "@unavailable"]
+    assert attempt["proxy_next_upstream"] == ["off"]
+
+
+def test_a_request_that_was_sent_is_not_repeated_unless_its_method_allows_it() -> None:
+    for directive in every("proxy_next_upstream"):
+        assert "non_idempotent" not in directive.arguments
+
+
+# Requests that nginx refuses -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//auth/", "/api//x", "/auth/../x", "/..", "/./x", "/x/.", "/x/..?y", "/%2e%2E/x", "/.%2e/x", "/a%2fb", "/a%2Fb"],
+)
+def test_a_path_that_nginx_and_django_may_read_differently_is_refused(path: str) -> None:
+    assert mapped("$path_is_ambiguous", path) == "yes"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/transactions/1/", "/...", "/.well-known/x", "/a.b/c..d", "/x?next=//a/../b%2f", "/%20", "/a%2"]
+)
+def test_a_plain_path_is_not_refused(path: str) -> None:
+    assert mapped("$path_is_ambiguous", path) == ""
+
+
+def test_request_heads_stay_below_the_limits_of_gunicorn() -> None:
+    gunicorn = ast.parse((REPOSITORY / "backend/gunicorn.conf.py").read_text())
+    names = {node.id for node in ast.walk(gunicorn) if isinstance(node, ast.Name)}
+    assert not names & {"limit_request_line", "limit_request_fields", "limit_request_field_size"}, (
+        "Gunicorn's limits are not its defaults: compare them with nginx/snippets/request-head.conf"
+    )
+
+    assert mapped("$request_line_is_too_long", "GET /" + "a" * 3995) == ""
+    assert mapped("$request_line_is_too_long", "GET /" + "a" * 4094) == "yes"
+    _, size = only("large_client_header_buffers").arguments
+    assert size == "7k"  # below 8190 bytes, and above the 4000 of a request line
+    added = [directive for directive in every("proxy_set_header") if directive.arguments[1]]
+    assert int(only("max_headers").arguments[0]) + len(added) < 100
+
+
+@pytest.mark.parametrize(("line", "expected"), [("GET /a%C3%A9 HTTP/1.1", ""), ("GET /aé HTTP/1.1", "yes")])
+def test_a_request_line_outside_ascii_is_refused(line: str, expected: str) -> None:
+    assert mapped("$request_line_is_not_ascii", line) == expected
+
+
+def test_the_methods_are_those_that_allow_names() -> None:
+    known = {line.name for line in map_to("$method_is_unknown")} - {"default"}
+
+    assert mapped("$method_is_unknown", "TRACE") == "yes"
+    assert set(mapped("$allow", "405: /api/").split(", ")) == known
+    assert mapped("$allow", "405:GET /api/") == ""
+
+
+def test_the_largest_body_stays_below_that_of_django() -> None:
+    entrypoint = (NGINX / "entrypoint.sh").read_text()
+    (largest,) = re.findall(r"check_whole NGINX_CLIENT_MAX_BODY_KB \d+ \d+ (\d+)", entrypoint)
+
+    assert int(largest) * 1024 < 2_621_440  # DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+# Listeners, locations, timeouts --------------------------------------------------------------------
+
+
+def test_an_unknown_host_has_a_listener_without_a_backend() -> None:
+    (server,) = [found for found in every("server") if found.file.name == "unknown-host.conf"]
+    directives = list(server.walk())
+
+    assert any(found.name == "listen" and "default_server" in found.arguments for found in directives)
+    assert not any(found.name == "proxy_pass" for found in directives)
+    includes = [found.arguments[0] for found in directives if found.name == "include"]
+    assert includes == ["snippets/unparsed-requests.conf", "snippets/errors.conf"], "the first error_page counts"
+
+
+def test_health_and_status_are_on_the_loopback_address_only() -> None:
+    (server,) = [found for found in every("server") if found.file.name == "health.conf"]
+
+    assert [found.arguments for found in server.walk() if found.name == "listen"] == [["127.0.0.1:8081"]]
+    assert only("stub_status").file.name == "health.conf"
+
+
+def test_requests_go_to_the_backend_and_nowhere_else() -> None:
+    assert {tuple(directive.arguments) for directive in every("proxy_pass")} == {("http://backend",)}
+
+
+def test_answers_under_auth_are_not_compressed() -> None:
+    assert only("gzip").file.name == "compression.conf"
+    compressed = [
+        found for found in every("location") for inner in found.block if "compression.conf" in str(inner.arguments)
+    ]
+
+    assert [found.arguments for found in compressed] == [["/"]]
+    assert location("^~", "/auth")
+
+
+def test_the_list_of_static_files_is_not_served() -> None:
+    (answer,) = location("^~", "/static/staticfiles.json").block
+
+    assert (answer.name, answer.arguments) == ("return", ["404"])
+
+
+def test_nginx_closes_idle_connections_before_gunicorn_does() -> None:
+    (here,) = [found for found in every("keepalive_timeout") if found.file.name == "upstream.conf"]
+    gunicorn = re.search(r"^keepalive = (\d+)$", (REPOSITORY / "backend/gunicorn.conf.py").read_text(), re.MULTILINE)
+
+    assert gunicorn
+    assert seconds(here.arguments[0]) < int(gunicorn[1])
+
+
+def test_a_failed_try_is_not_followed_by_a_second_long_wait() -> None:
+    connect = seconds(only("proxy_connect_timeout").arguments[0])
+    window = seconds(only("proxy_next_upstream_timeout").arguments[0])
+    tries = int(only("proxy_next_upstream_tries").arguments[0])
+    entrypoint = (NGINX / "entrypoint.sh").read_text()
+    (wait,) = re.findall(r"check_whole NGINX_UPSTREAM_TIMEOUT_SECONDS (\d+)", entrypoint)
+
+    assert tries * connect <= window < int(wait)
+    # The client gives up after 15 s: all failed connections, the second attempt's, and one wait.
+    assert (tries + 1) * connect + int(wait) <= 15
+
+
+def test_the_access_log_holds_no_query_string_and_nothing_unescaped() -> None:
+    log_format = only("log_format")
+
+    assert "escape=json" in log_format.arguments
+    line = "".join(log_format.arguments[2:])
+    used = set(re.findall(r"\$(\w+)", line))
+    assert not used & {"request", "request_uri", "args", "query_string", "http_referer", "http_cookie"}
+    assert json.loads(re.sub(r"\$\w+", "0", line))["request_id"] == "0"
+    pattern = next(entry.name for entry in map_to("$logged_path") if entry.name.startswith("~"))
+    match = re.match(pattern.removeprefix("~").replace("(?<", "(?P<"), "/api/transactions/?search=secret")
+    assert match
+    assert match["path_without_query"] == "/api/transactions/"
