@@ -42,7 +42,8 @@ class User(AbstractUser):
     def close(self) -> None:
         """Close the account: nobody can log in, what identified its owner is gone, its transactions stay."""
         self.is_active = False
-        self.username = f"closed-{self.pk}"
+        # With a colon, which no name that is registered may have: nobody can hold it already.
+        self.username = f"closed:{self.pk}"
         self.email = self.first_name = self.last_name = ""
         self.set_unusable_password()
         self.save()

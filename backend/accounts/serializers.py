@@ -7,7 +7,12 @@ from django.db import IntegrityError, transaction
 from djoser.serializers import UserCreateSerializer, UserSerializer
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
-from rest_framework_simplejwt.serializers import TokenObtainPairSerializer, TokenRefreshSerializer
+from rest_framework_simplejwt.exceptions import TokenError
+from rest_framework_simplejwt.serializers import (
+    TokenObtainPairSerializer,
+    TokenRefreshSerializer,
+    TokenVerifySerializer,
+)
 
 from accounts.models import User
 from accounts.tokens import SingleUseRefreshToken
@@ -29,6 +34,7 @@ class UniqueInAnyCaseMixin:
     def _check(self, value: str, *, field: str, constraint: str) -> str:
         rule = next(item for item in User._meta.constraints if item.name == constraint)
         account = User(pk=self.instance.pk if self.instance else None, **{field: value})
+        account._state.adding = self.instance is None  # what is there already is no rival of itself
         try:
             rule.validate(User, account)
         except DjangoValidationError as error:
@@ -70,3 +76,14 @@ class RefreshSerializer(TokenRefreshSerializer):
                 return super().validate(attrs)
         except User.DoesNotExist:
             raise AuthenticationFailed(self.error_messages["no_active_account"], "no_active_account") from None
+
+
+class VerifySerializer(TokenVerifySerializer):
+    """A token of either kind, to be checked."""
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return nothing for a good token; a spent one is as unauthorized as an expired one, 400 to simplejwt."""
+        try:
+            return super().validate(attrs)
+        except serializers.ValidationError:
+            raise TokenError("Token is blacklisted") from None

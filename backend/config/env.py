@@ -460,7 +460,7 @@ class Environment:
     NGINX_IMAGE = Variable(
         "The image that nginx is built on.",
         parse=text(r"\S+"),
-        accepts="an unprivileged image of nginx 1.29.3 or newer",
+        accepts="an unprivileged image of nginx 1.29.8 or newer",
         default="nginxinc/nginx-unprivileged:1.30",
         readers=("compose",),
     )

@@ -238,6 +238,7 @@ SIMPLE_JWT = {
     "AUTH_HEADER_TYPES": ("Bearer",),
     "TOKEN_OBTAIN_SERIALIZER": "accounts.serializers.LoginSerializer",
     "TOKEN_REFRESH_SERIALIZER": "accounts.serializers.RefreshSerializer",
+    "TOKEN_VERIFY_SERIALIZER": "accounts.serializers.VerifySerializer",
 }
 
 # The OpenAPI schema and its pages -----------------------------------------------------------------
