@@ -1,8 +1,25 @@
 """How Gunicorn serves the application. What an operator may change is a variable in ``config.env``."""
 
+import json
+import socket
+from http import HTTPStatus
+
+from gunicorn import util
+
 from config.env import load
 
 env = load()
+
+
+def write_json_error(client: socket.socket, status: int, reason: str, message: str) -> None:
+    """Answer a request that Gunicorn itself refuses as the rest of the API answers errors."""
+    body = json.dumps({"detail": f"{HTTPStatus(status).phrase}."})
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    util.write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
+
+
+# Gunicorn's own is a page of HTML, and no setting changes it.
+util.write_error = write_json_error
 
 wsgi_app = "config.wsgi:application"
 bind = env.GUNICORN_BIND
