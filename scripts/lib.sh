@@ -13,6 +13,7 @@
 #   debian_mirror       where this host takes its Debian packages from
 #   as_progress         runs a long command quietly: a log file, and a sign of life every ten seconds
 #   compose             Compose for this checkout
+#   without_erasures    a filter for the logs that Compose prints
 #   python_environment  a virtual environment that holds what a lock file names
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
@@ -115,6 +116,9 @@ as_progress() {
 
 # compose ARGUMENT...: Compose for this checkout; COMPOSE_PROJECT_NAME and the like apply as they always do.
 compose() { docker compose --project-directory "$ROOT" "$@"; }
+
+# without_erasures: a filter for what Compose 2.26 puts in front of each line of a log, into a pipe too.
+without_erasures() { sed $'s/^\e\\[2K//'; }
 
 # python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
 # use and again whenever the lock file has changed. Nothing outside FOLDER is touched.

@@ -160,6 +160,14 @@ def host_names(raw: str) -> list[str]:
     return hosts
 
 
+def endpoint(raw: str) -> str:
+    """Accept an address and a port, separated by a colon."""
+    address, _colon, port = raw.rpartition(":")
+    text(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]")(address)
+    whole(1, 65535)(port)
+    return raw
+
+
 def secret(minimum_length: int) -> Callable[[str], str]:
     """Accept a secret of at least ``minimum_length`` characters that is no placeholder."""
 
@@ -348,7 +356,7 @@ class Environment:
     )
     GUNICORN_BIND = Variable(
         "Where Gunicorn listens.",
-        parse=text(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}"),
+        parse=endpoint,
         accepts="address:port",
         default="0.0.0.0:8000",
     )

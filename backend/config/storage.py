@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -26,3 +27,8 @@ class StaticStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
                 )
             content = ContentFile(source.replace(self.REDOC_LOGO, self.BLANK))
         return super()._save(name, content)  # type: ignore[no-any-return]
+
+    def post_process(self, paths: dict[str, Any], dry_run: bool = False, **options: Any) -> Iterator[Any]:
+        """Hash and compress; of ReDoc's bundle what ``_save`` has stored, where Django would take the original."""
+        stored = {name: (self, name) if name.endswith("redoc.standalone.js") else paths[name] for name in paths}
+        yield from super().post_process(stored, dry_run=dry_run, **options)

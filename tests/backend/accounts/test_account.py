@@ -1,0 +1,207 @@
+"""One's own account: ``/auth/users/me/`` and ``/auth/users/set_password/``."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from accounts.tokens import SingleUseRefreshToken
+from transactions.models import Transaction
+
+pytestmark = pytest.mark.django_db
+
+ME = "/auth/users/me/"
+SignIn = Callable[[User], APIClient]
+
+
+def refresh(client: APIClient, token: Any) -> Any:
+    return client.post("/auth/jwt/refresh/", {"refresh": str(token)})
+
+
+# Reading and changing ---------------------------------------------------------------------------------------------
+
+
+def test_account_shows_its_owner_nothing_but_its_details(as_alice: APIClient, alice: User, bob: User) -> None:
+    response = as_alice.get(ME)
+
+    assert response.status_code == HTTPStatus.OK
+    assert response.json() == {"id": alice.pk, "username": "alice", "email": "alice@example.com"}
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_email_can_be_changed(as_alice: APIClient, alice: User, method: str) -> None:
+    response = getattr(as_alice, method)(ME, {"email": "alice@example.org"})
+
+    assert response.status_code == HTTPStatus.OK
+    alice.refresh_from_db()
+    assert alice.email == "alice@example.org"
+
+
+@pytest.mark.parametrize("email", ["bob@example.com", "BOB@example.COM"])
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_cannot_take_the_email_of_another(as_alice: APIClient, bob: User, method: str, email: str) -> None:
+    response = getattr(as_alice, method)(ME, {"email": email})
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert response.json() == {"email": ["A user with that email address already exists."]}
+
+
+@pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])
+def test_account_can_keep_or_clear_its_email(as_alice: APIClient, bob: User, email: str) -> None:
+    assert as_alice.patch(ME, {"email": email}).status_code == HTTPStatus.OK
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_ignores_fields_that_are_the_servers(as_alice: APIClient, alice: User, method: str) -> None:
+    unchanged = User.objects.values().get(pk=alice.pk)
+    forbidden = {
+        "id": 77,
+        "username": "mallory",
+        "password": "another-passphrase",
+        "is_staff": True,
+        "is_superuser": True,
+        "is_active": False,
+        "date_joined": "2020-01-01T00:00:00Z",
+        "user_permissions": [1],
+    }
+
+    response = getattr(as_alice, method)(ME, forbidden)
+
+    assert response.status_code == HTTPStatus.OK
+    assert User.objects.values().get(pk=alice.pk) == unchanged
+
+
+# The password -----------------------------------------------------------------------------------------------------
+
+
+def set_password(client: APIClient, current: str, new: str) -> Any:
+    return client.post("/auth/users/set_password/", {"current_password": current, "new_password": new})
+
+
+def test_set_password_changes_the_password(as_alice: APIClient, alice: User, password: str) -> None:
+    response = set_password(as_alice, password, "another-passphrase")
+
+    assert response.status_code == HTTPStatus.NO_CONTENT
+    alice.refresh_from_db()
+    assert alice.check_password("another-passphrase")
+
+
+def test_set_password_ends_every_session(as_alice: APIClient, alice: User, password: str) -> None:
+    sessions = [SingleUseRefreshToken.for_user(alice) for _ in range(3)]
+
+    set_password(as_alice, password, "another-passphrase")
+
+    assert {refresh(as_alice, token).status_code for token in sessions} == {HTTPStatus.UNAUTHORIZED}
+
+
+def test_set_password_leaves_the_sessions_of_others(as_alice: APIClient, bob: User, password: str) -> None:
+    session = SingleUseRefreshToken.for_user(bob)
+
+    set_password(as_alice, password, "another-passphrase")
+
+    assert refresh(as_alice, session).status_code == HTTPStatus.OK
+
+
+def test_set_password_needs_the_current_one(as_alice: APIClient, alice: User) -> None:
+    session = SingleUseRefreshToken.for_user(alice)
+
+    response = set_password(as_alice, "wrong", "another-passphrase")
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert response.json() == {"current_password": ["Invalid password."]}
+    assert refresh(as_alice, session).status_code == HTTPStatus.OK
+
+
+@pytest.mark.parametrize("weak", ["short", "password123", "1234567890123", "alice@example.com", "x" * 129])
+def test_set_password_refuses_a_weak_one(as_alice: APIClient, password: str, weak: str) -> None:
+    response = set_password(as_alice, password, weak)
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert list(response.json()) == ["new_password"]
+
+
+# Closing ----------------------------------------------------------------------------------------------------------
+
+
+def close(client: APIClient, current: str) -> Any:
+    return client.delete(ME, {"current_password": current})
+
+
+@pytest.fixture
+def closed(alice: User, as_alice: APIClient, coffee: Transaction, password: str) -> User:
+    """Return Alice's account after she has closed it."""
+    response = close(as_alice, password)
+    assert response.status_code == HTTPStatus.NO_CONTENT
+    alice.refresh_from_db()
+    return alice
+
+
+def test_closing_needs_the_password(as_alice: APIClient, alice: User) -> None:
+    wrong, missing = close(as_alice, "wrong"), as_alice.delete(ME)
+
+    assert wrong.status_code == missing.status_code == HTTPStatus.BAD_REQUEST
+    assert list(wrong.json()) == list(missing.json()) == ["current_password"]
+    alice.refresh_from_db()
+    assert alice.is_active
+
+
+def test_closing_keeps_the_transactions(closed: User) -> None:
+    assert Transaction.objects.get().user == closed
+
+
+def test_closing_makes_login_impossible(closed: User, anonymous: APIClient, password: str) -> None:
+    for name in ("alice", closed.username):
+        response = anonymous.post("/auth/jwt/create/", {"username": name, "password": password})
+
+        assert response.status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_closing_ends_every_token(closed: User, as_alice: APIClient) -> None:
+    assert as_alice.get(ME).status_code == HTTPStatus.UNAUTHORIZED
+    assert as_alice.get("/api/transactions/").status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_closing_ends_every_session(as_alice: APIClient, alice: User, password: str) -> None:
+    session = SingleUseRefreshToken.for_user(alice)
+    close(as_alice, password)
+    User.objects.filter(pk=alice.pk).update(is_active=True)  # what blacklists the token is not that she is inactive
+
+    assert refresh(as_alice, session).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_closing_leaves_nothing_personal(closed: User) -> None:
+    assert (closed.email, closed.first_name, closed.last_name) == ("", "", "")
+    assert "alice" not in closed.username
+    assert not closed.has_usable_password()
+
+
+def test_closing_frees_name_and_email(closed: User, anonymous: APIClient, password: str) -> None:
+    response = anonymous.post("/auth/users/", {"username": "alice", "password": password, "email": "alice@example.com"})
+
+    assert response.status_code == HTTPStatus.CREATED
+
+
+def test_closing_works_whatever_names_others_have_taken(
+    as_alice: APIClient, alice: User, anonymous: APIClient, password: str
+) -> None:
+    name = f"closed-{alice.pk}"
+    anonymous.post("/auth/users/", {"username": name, "password": password})
+
+    assert close(as_alice, password).status_code == HTTPStatus.NO_CONTENT
+
+
+def test_name_of_a_closed_account_cannot_be_registered(closed: User, anonymous: APIClient, password: str) -> None:
+    name = closed.username.replace(str(closed.pk), str(closed.pk + 1))
+
+    response = anonymous.post("/auth/users/", {"username": name, "password": password})
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+
+
+def test_two_accounts_can_be_closed(alice: User, bob: User, sign_in: SignIn, password: str) -> None:
+    statuses = [close(sign_in(account), password).status_code for account in (alice, bob)]
+
+    assert statuses == [HTTPStatus.NO_CONTENT] * 2

@@ -1,0 +1,81 @@
+"""Which routes there are under /auth/, and that there are no others."""
+
+from http import HTTPStatus
+
+import pytest
+from rest_framework.test import APIClient
+
+pytestmark = pytest.mark.django_db
+
+# Everything else that djoser.urls, djoser.urls.jwt and djoser.urls.authtoken would route.
+NOT_ROUTED = [
+    "/auth/users/1/",
+    "/auth/users/activation/",
+    "/auth/users/resend_activation/",
+    "/auth/users/reset_password/",
+    "/auth/users/reset_password_confirm/",
+    "/auth/users/reset_username/",
+    "/auth/users/reset_username_confirm/",
+    "/auth/users/set_username/",
+    "/auth/token/login/",
+    "/auth/token/logout/",
+    "/auth/o/google-oauth2/",
+    "/auth/",
+]
+METHODS = ["get", "post", "put", "patch", "delete"]
+
+
+@pytest.mark.parametrize("path", NOT_ROUTED)
+def test_routes_of_djoser_that_are_not_offered_answer_404(anonymous: APIClient, as_alice: APIClient, path: str) -> None:
+    for client in (anonymous, as_alice):
+        for method in METHODS:
+            response = getattr(client, method)(path, {"email": "alice@example.com"} if method != "get" else None)
+
+            assert response.status_code == HTTPStatus.NOT_FOUND
+            assert response["Content-Type"] == "application/json"
+
+
+def test_list_of_accounts_is_not_offered(as_alice: APIClient) -> None:
+    response = as_alice.get("/auth/users/")
+
+    assert response.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    assert response["Allow"] == "POST, OPTIONS"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/auth/users/", "POST, OPTIONS"),
+        ("/auth/users/me/", "GET, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+        ("/auth/users/set_password/", "POST, OPTIONS"),
+        ("/auth/jwt/create/", "POST, OPTIONS"),
+        ("/auth/jwt/refresh/", "POST, OPTIONS"),
+        ("/auth/jwt/verify/", "POST, OPTIONS"),
+    ],
+)
+def test_routes_take_their_methods_only(as_alice: APIClient, path: str, methods: str) -> None:
+    for method in METHODS:
+        if method.upper() in methods:
+            continue
+        response = getattr(as_alice, method)(path)
+
+        assert response.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        assert response["Allow"] == methods
+        assert response["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "route", ["users", "users/me", "users/set_password", "jwt/create", "jwt/refresh", "jwt/verify"]
+)
+@pytest.mark.parametrize("tail", ["", "X", "X/", "/foo", "/foo/", "//", "%0a", "/%0a", "/.json", ".json"])
+def test_routes_are_anchored(anonymous: APIClient, route: str, tail: str) -> None:
+    for method in ("get", "post"):
+        response = getattr(anonymous, method)(f"/auth/{route}{tail}")
+
+        assert response.status_code == HTTPStatus.NOT_FOUND
+        assert response["Content-Type"] == "application/json"
+
+
+def test_routes_with_a_doubled_or_missing_first_slash_answer_404(anonymous: APIClient) -> None:
+    assert anonymous.post("/auth//jwt/create/").status_code == HTTPStatus.NOT_FOUND
+    assert anonymous.post("//auth/jwt/create/").status_code == HTTPStatus.NOT_FOUND

@@ -1,0 +1,407 @@
+"""The registry of variables: what each accepts, and the one message that names everything that is wrong."""
+
+import secrets
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.env import EX_CONFIG, ConfigurationError, Environment, InvalidError, Variable, check
+from tests.backend.conftest import Python
+
+CANARY = "canary-4c1d9e"
+"""Part of every bad value: no message may hold it."""
+
+READ = [variable for variable in Environment.variables() if "backend" in variable.readers]
+REQUIRED = [variable for variable in READ if variable.default is None]
+OPTIONAL = [variable for variable in READ if variable.default is not None]
+SECRETS = [variable for variable in READ if variable.secret]
+
+
+def named(variable: Variable[Any]) -> str:
+    return variable.name
+
+
+@pytest.fixture
+def sound() -> dict[str, str]:
+    """Return the least configuration that is accepted."""
+    return {
+        "DJANGO_SECRET_KEY": secrets.token_urlsafe(48),
+        "JWT_SIGNING_KEY": secrets.token_urlsafe(48),
+        "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
+        "DJANGO_ALLOWED_HOSTS": "localhost,127.0.0.1,[::1]",
+    }
+
+
+def problems(source: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with ``source``, and make sure that no value is in the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        check(source)
+    assert CANARY not in str(caught.value)
+    return caught.value.problems
+
+
+# Each variable --------------------------------------------------------------------------------------------------------
+
+
+def test_configuration_needs_nothing_but_what_is_required(sound: dict[str, str]) -> None:
+    assert set(sound) == {variable.name for variable in REQUIRED}
+
+    environment = check(sound)
+
+    assert environment.DJANGO_ENVIRONMENT == "production"
+    assert (environment.DJANGO_DEBUG, environment.DJANGO_ADMIN_ENABLED) == (False, False)
+    assert environment.DJANGO_ALLOWED_HOSTS == ["localhost", "127.0.0.1", "[::1]"]
+
+
+@pytest.mark.parametrize("variable", REQUIRED, ids=named)
+def test_required_variable_that_is_missing_is_named(sound: dict[str, str], variable: Variable[Any]) -> None:
+    del sound[variable.name]
+
+    (problem,) = problems(sound)
+
+    assert problem.startswith(f"{variable.name} is missing. Accepted: {variable.accepts}; {variable.remedy}.")
+
+
+@pytest.mark.parametrize("variable", OPTIONAL, ids=named)
+def test_default_of_an_optional_variable_is_accepted(sound: dict[str, str], variable: Variable[Any]) -> None:
+    spelled_out = check({**sound, variable.name: str(variable.default)})
+
+    assert spelled_out.values == check(sound).values
+
+
+@pytest.mark.parametrize("variable", READ, ids=named)
+def test_variable_that_is_empty_is_named(sound: dict[str, str], variable: Variable[Any]) -> None:
+    (problem,) = problems({**sound, variable.name: ""})
+
+    assert problem.startswith(f"{variable.name} is empty. Accepted: {variable.accepts}")
+
+
+@pytest.mark.parametrize(
+    "garbage", [f"{CANARY} with spaces", f"{CANARY}\\n", f"{CANARY}\n*", f"{CANARY}\x00", f"{CANARY}=*"]
+)
+@pytest.mark.parametrize("variable", READ, ids=named)
+def test_variable_with_garbage_is_named_without_its_value(
+    sound: dict[str, str], variable: Variable[Any], garbage: str
+) -> None:
+    if variable.secret and garbage.isprintable() and " " not in garbage:
+        garbage = CANARY[:11]  # a password may hold what other variables may not; it may not be short
+
+    (problem,) = problems({**sound, variable.name: garbage})
+
+    assert problem.startswith(f"{variable.name} ")
+    assert f"Accepted: {variable.accepts}" in problem
+
+
+@pytest.mark.parametrize(
+    "boolean", ["ture", "True", "TRUE", "1", "0", "yes", "no", "on", "off", "enabled", "true ", "-1"]
+)
+@pytest.mark.parametrize("name", [variable.name for variable in READ if variable.accepts == "true or false"])
+def test_boolean_is_true_or_false_and_nothing_like_it(sound: dict[str, str], name: str, boolean: str) -> None:
+    (problem,) = problems({**sound, name: boolean})
+
+    assert problem == f"{name} is none of the accepted words. Accepted: true or false."
+
+
+def whole_numbers() -> list[str]:
+    values = check({variable.name: "x" * 13 + str(n) + "abcdefghij" * 5 for n, variable in enumerate(REQUIRED)})
+    return [name for name, value in values.values.items() if type(value) is int]
+
+
+@pytest.mark.parametrize(
+    "number", ["-1", "1.5", "1e3", "1_000", "0x10", " 5", "5 ", "5\n", "\u0665", "9" * 40, "five", "999999999"]
+)
+@pytest.mark.parametrize("name", whole_numbers())
+def test_number_is_whole_and_in_range(sound: dict[str, str], name: str, number: str) -> None:
+    (problem,) = problems({**sound, name: number})
+
+    assert problem.startswith(f"{name} is ")
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", ":8000", "0.0.0.0:0", "0.0.0.0:65536", "0.0.0.0:99999", "unix:/x", "[::1"])  # noqa: S104 # only read
+def test_address_to_listen_on_has_a_host_and_a_port(sound: dict[str, str], bind: str) -> None:
+    (problem,) = problems({**sound, "GUNICORN_BIND": bind})
+
+    assert problem.startswith("GUNICORN_BIND is ")
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:1", "10.0.0.7:8000", "[::]:65535", "localhost:8000"])
+def test_address_to_listen_on_is_accepted(sound: dict[str, str], bind: str) -> None:
+    assert bind == check({**sound, "GUNICORN_BIND": bind}).GUNICORN_BIND
+
+
+# Hosts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["*", "a,*", "*.example.com", ".", "a,,b", ",", "a,", "http://a", "a:8080", "a/b", "a b", "[::1", "[::g]", "a..b",
+     "-a", "a-", "ä.example", "a\nb", "::1"],
+)  # fmt: skip
+def test_hosts_are_names_and_addresses_and_never_everything(sound: dict[str, str], hosts: str) -> None:
+    (problem,) = problems({**sound, "DJANGO_ALLOWED_HOSTS": hosts})
+
+    assert problem.startswith("DJANGO_ALLOWED_HOSTS ")
+
+
+@pytest.mark.parametrize("hosts", ["*", "a,*", "*.example.com", "."])
+def test_hosts_that_would_accept_everything_are_refused_in_those_words(sound: dict[str, str], hosts: str) -> None:
+    (problem,) = problems({**sound, "DJANGO_ALLOWED_HOSTS": hosts})
+
+    assert problem.startswith("DJANGO_ALLOWED_HOSTS would accept every host name.")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ("a.example", ["a.example"]),
+        ("a.example, b.example", ["a.example", "b.example"]),
+        (".example.com", [".example.com"]),
+        ("127.0.0.1,[::1]", ["127.0.0.1", "[::1]"]),
+        ("xn--bcher-kva.example", ["xn--bcher-kva.example"]),
+    ],
+)
+def test_hosts_are_separated_by_commas(sound: dict[str, str], hosts: str, expected: list[str]) -> None:
+    assert expected == check({**sound, "DJANGO_ALLOWED_HOSTS": hosts}).DJANGO_ALLOWED_HOSTS
+
+
+# Secrets --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("variable", SECRETS, ids=named)
+def test_secret_from_a_file_is_read_without_the_newline_at_its_end(
+    sound: dict[str, str], variable: Variable[Any], ending: str, tmp_path: Path
+) -> None:
+    value = sound.pop(variable.name)
+    file = tmp_path / "secret"
+    file.write_bytes((value + ending).encode())
+
+    environment = check({**sound, f"{variable.name}_FILE": str(file)})
+
+    assert environment.values[variable.name] == value
+
+
+@pytest.mark.parametrize("variable", SECRETS, ids=named)
+def test_secret_given_twice_is_named(sound: dict[str, str], variable: Variable[Any], tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(sound[variable.name])
+
+    (problem,) = problems({**sound, f"{variable.name}_FILE": str(file)})
+
+    assert problem.startswith(f"{variable.name} is set together with {variable.name}_FILE: keep one of the two.")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "No such file or directory"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (CANARY.encode() + b" " + CANARY.encode() * 5, "contains a space"),
+        (b"\n" + CANARY.encode() * 5, "contains a space"),
+    ],
+    ids=["missing", "binary", "empty", "newline", "space", "newline first"],
+)
+@pytest.mark.parametrize("variable", SECRETS, ids=named)
+def test_secret_file_that_holds_none_is_named(
+    sound: dict[str, str], variable: Variable[Any], content: bytes | None, complaint: str, tmp_path: Path
+) -> None:
+    del sound[variable.name]
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    (problem,) = problems({**sound, f"{variable.name}_FILE": str(file)})
+
+    assert problem.startswith(variable.name)
+    assert complaint in problem
+
+
+@pytest.mark.parametrize("variable", SECRETS, ids=named)
+def test_secret_file_that_cannot_be_read_is_named_with_its_path(
+    sound: dict[str, str], variable: Variable[Any], tmp_path: Path
+) -> None:
+    del sound[variable.name]
+
+    # A folder cannot be read as a file by anybody, root included.
+    (problem,) = problems({**sound, f"{variable.name}_FILE": str(tmp_path)})
+
+    assert f"{variable.name}_FILE names, {tmp_path}: Is a directory" in problem
+
+
+@pytest.mark.parametrize("variable", SECRETS, ids=named)
+def test_secret_that_begins_with_a_dollar_is_taken_as_it_is(sound: dict[str, str], variable: Variable[Any]) -> None:
+    value = f"$HOME${{PATH}}{sound[variable.name]}"
+
+    assert check({**sound, variable.name: value}).values[variable.name] == value
+
+
+@pytest.mark.parametrize("special", "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\"")
+def test_password_may_hold_any_special_character(sound: dict[str, str], special: str) -> None:
+    password = f"{special}abc{special}defghijk{special}"
+
+    assert password == check({**sound, "POSTGRES_PASSWORD": password}).POSTGRES_PASSWORD
+
+
+@pytest.mark.parametrize("name", ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY"])
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ("0123456789" * 4 + "012345678", "is too short"),
+        ("django-insecure-" + "0123456789abcdef" * 4, "is easy to guess"),
+        ("x" * 60, "is easy to guess"),
+        ("changeme" * 8, "is easy to guess"),
+    ],
+)
+def test_key_that_is_short_or_a_placeholder_is_refused(
+    sound: dict[str, str], name: str, key: str, complaint: str
+) -> None:
+    (problem,) = problems({**sound, name: key})
+
+    assert problem.startswith(f"{name} {complaint}. Accepted: 50 or more random characters")
+    assert "run ./scripts/init" in problem
+
+
+# Between variables ----------------------------------------------------------------------------------------------------
+
+
+def test_debug_in_production_is_refused(sound: dict[str, str]) -> None:
+    (problem,) = problems({**sound, "DJANGO_DEBUG": "true"})
+
+    assert problem.startswith("DJANGO_DEBUG is true in production")
+    assert check({**sound, "DJANGO_DEBUG": "true", "DJANGO_ENVIRONMENT": "development"}).DJANGO_DEBUG
+
+
+def test_one_key_for_two_purposes_is_refused(sound: dict[str, str]) -> None:
+    (problem,) = problems({**sound, "JWT_SIGNING_KEY": sound["DJANGO_SECRET_KEY"]})
+
+    assert problem.startswith("JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ({"WEB_CONCURRENCY": "9", "GUNICORN_THREADS": "5", "BACKEND_REPLICAS": "2"}, True),  # 90 + 10 = 100
+        ({"WEB_CONCURRENCY": "9", "GUNICORN_THREADS": "5", "BACKEND_REPLICAS": "3"}, False),
+        ({"POSTGRES_RESERVED_CONNECTIONS": "84"}, True),  # 2 x 4 x 2 + 84 = 100
+        ({"POSTGRES_RESERVED_CONNECTIONS": "85"}, False),
+        ({"POSTGRES_MAX_CONNECTIONS": "26"}, True),
+        ({"POSTGRES_MAX_CONNECTIONS": "25"}, False),
+    ],
+)
+def test_connections_must_fit_those_of_the_database(sound: dict[str, str], sizes: dict[str, str], fits: bool) -> None:
+    if fits:
+        check({**sound, **sizes})
+        return
+
+    (problem,) = problems({**sound, **sizes})
+
+    assert problem.startswith("POSTGRES_MAX_CONNECTIONS is too small.")
+
+
+def test_everything_that_is_wrong_is_in_one_message(sound: dict[str, str]) -> None:
+    wrong = {variable.name: f"{CANARY} \x00" for variable in READ}
+
+    found = problems({**sound, **wrong})
+
+    assert [problem.split()[0] for problem in found] == [variable.name for variable in READ]
+
+
+def test_message_says_how_many_what_is_accepted_and_what_to_do() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check({"DJANGO_DEBUG": "ture"})
+
+    assert str(caught.value).splitlines() == [
+        "The configuration has 5 errors; nothing was started.",
+        "",
+        "  - DJANGO_SECRET_KEY is missing. Accepted: 50 or more random characters;"
+        " run ./scripts/init, which makes a random one.",
+        "  - DJANGO_ALLOWED_HOSTS is missing. Accepted: host names or addresses separated by commas, never *;"
+        " list the names under which clients reach this service.",
+        "  - DJANGO_DEBUG is none of the accepted words. Accepted: true or false.",
+        "  - JWT_SIGNING_KEY is missing. Accepted: 50 or more random characters, not those of DJANGO_SECRET_KEY;"
+        " run ./scripts/init, which makes a random one.",
+        "  - POSTGRES_PASSWORD is missing. Accepted: 12 or more characters without spaces;"
+        " run ./scripts/init, which makes a random one.",
+        "",
+        "Variables are set in .env, secrets in files under secrets/. env.example explains each of them.",
+    ]
+
+
+def test_variable_that_another_service_reads_is_not_checked_here(sound: dict[str, str]) -> None:
+    check({**sound, "NGINX_WORKER_PROCESSES": "many", "HTTP_PORT": "x"})
+
+
+@pytest.mark.parametrize("variable", Environment.variables(), ids=named)
+def test_default_or_example_of_every_variable_is_accepted_by_itself(variable: Variable[Any]) -> None:
+    text = variable.default or variable.example
+    if variable.secret:
+        assert text == ""
+        with pytest.raises(InvalidError):
+            variable.parse(text)
+    else:
+        variable.parse(text)
+
+
+# The process ----------------------------------------------------------------------------------------------------------
+
+BAD: dict[str, str | None] = {
+    "DJANGO_SECRET_KEY": f"{CANARY}-short",
+    "DJANGO_ALLOWED_HOSTS": f"*,{CANARY}",
+    "DJANGO_DEBUG": f"{CANARY}-true",
+    "JWT_SIGNING_KEY": None,
+    "POSTGRES_PASSWORD_FILE": "/nowhere/postgres_password",
+    "POSTGRES_PORT": f"{CANARY}5432",
+    "WEB_CONCURRENCY": "",
+}
+
+
+def assert_refusal(done: "subprocess.CompletedProcess[str]", seconds: float) -> None:
+    assert done.returncode == EX_CONFIG == 78
+    assert seconds < 5
+    assert done.stdout == ""
+    assert CANARY not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("The configuration has 7 errors; nothing was started.")
+    for name in BAD:
+        assert f"  - {name.removesuffix('_FILE')} " in done.stderr
+    assert "/nowhere/postgres_password: No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "migrate", "collectstatic"])
+def test_manage_stops_at_once_with_one_message(manage: Python, command: str) -> None:
+    started = time.monotonic()
+
+    done = manage(command, **BAD)
+
+    assert_refusal(done, time.monotonic() - started)
+
+
+def test_gunicorn_stops_at_once_with_one_message(serve: Python) -> None:
+    started = time.monotonic()
+
+    done = serve(**BAD)
+
+    assert_refusal(done, time.monotonic() - started)
+
+
+def test_gunicorn_accepts_a_sound_configuration(serve: Python) -> None:
+    done = serve("--check-config")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_env_file_is_read_and_the_environment_wins(manage: Python, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# comment\nDJANGO_DEBUG=ture\nDJANGO_LOG_LEVEL=LOUD\n")
+
+    done = manage("check", ENV_FILE=str(file), DJANGO_LOG_LEVEL="INFO")
+
+    assert done.returncode == EX_CONFIG
+    assert "DJANGO_DEBUG is none of the accepted words" in done.stderr
+    assert "DJANGO_LOG_LEVEL" not in done.stderr

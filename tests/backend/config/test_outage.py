@@ -1,0 +1,161 @@
+"""What is answered while the database is away: by a process whose database really is."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from django.db import connection, transaction
+from psycopg import sql
+
+from accounts.models import User
+from accounts.tokens import SingleUseRefreshToken
+from tests.backend.conftest import Answer, Ask
+
+pytestmark = pytest.mark.django_db
+
+DETAIL = {"detail": "The service is not available right now. Try again in a few seconds."}
+
+
+@pytest.fixture
+def closed_port() -> Iterator[str]:
+    """Return a port of this host on which nothing listens, and nothing else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield str(taken.getsockname()[1])
+
+
+@pytest.fixture
+def silent_port() -> Iterator[str]:
+    """Return a port of this host that accepts connections and says nothing, as a database that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held: list[socket.socket] = []
+
+        def hold() -> None:
+            while True:
+                try:
+                    held.append(server.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=hold, daemon=True).start()
+        yield str(server.getsockname()[1])
+        server.shutdown(socket.SHUT_RDWR)
+        for client in held:
+            client.close()
+
+
+def assert_unavailable(answer: Answer) -> None:
+    assert answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Retry-After"] == "5"
+    assert json.loads(answer.body) == DETAIL
+
+
+def test_database_that_is_down_is_503_with_retry_after_everywhere(ask: Ask, alice: User, closed_port: str) -> None:
+    token = SingleUseRefreshToken.for_user(alice)
+    bearer = {"Authorization": f"Bearer {token.access_token}"}
+    credentials = {"username": "carol", "password": "correct-horse-battery"}
+
+    answers = ask(
+        {"path": "/api/transactions/", "headers": bearer},
+        {"path": "/api/transactions/", "method": "post", "headers": bearer, "data": {"amount": "1"}},
+        {"path": "/api/transactions/1/", "method": "delete", "headers": bearer},
+        {"path": "/auth/users/me/", "headers": bearer},
+        {"path": "/auth/users/", "method": "post", "data": credentials},
+        {"path": "/auth/jwt/create/", "method": "post", "data": credentials},
+        {"path": "/auth/jwt/refresh/", "method": "post", "data": {"refresh": str(token)}},
+        {"path": "/auth/jwt/verify/", "method": "post", "data": {"token": str(token)}},
+        POSTGRES_PORT=closed_port,
+    )
+
+    for answer in answers:
+        assert_unavailable(answer)
+
+
+def test_what_needs_no_database_is_answered_without_one(ask: Ask, closed_port: str) -> None:
+    health, ready, anonymous, unknown, schema = ask(
+        "/healthz", "/readyz", "/api/transactions/", "/nothing", "/api/schema/", POSTGRES_PORT=closed_port
+    )
+
+    assert health.status == HTTPStatus.OK
+    assert ready.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert ready.headers["Retry-After"] == "5"
+    assert json.loads(ready.body) == {"detail": "The service is not ready."}
+    assert anonymous.status == HTTPStatus.UNAUTHORIZED
+    assert unknown.status == HTTPStatus.NOT_FOUND
+    assert schema.status == HTTPStatus.OK
+
+
+def test_admin_site_answers_503_too(ask: Ask, closed_port: str) -> None:
+    (answer,) = ask(
+        {"path": "/admin/", "headers": {"Cookie": f"sessionid={'x' * 32}"}},
+        POSTGRES_PORT=closed_port,
+        DJANGO_ADMIN_ENABLED="true",
+    )
+
+    assert_unavailable(answer)
+
+
+def test_database_that_hangs_is_given_up_in_time(ask: Ask, alice: User, silent_port: str) -> None:
+    bearer = {"Authorization": f"Bearer {SingleUseRefreshToken.for_user(alice).access_token}"}
+
+    (answer,) = ask(
+        {"path": "/api/transactions/", "headers": bearer},
+        POSTGRES_PORT=silent_port,
+        POSTGRES_CONNECT_TIMEOUT_SECONDS="2",
+    )
+
+    assert_unavailable(answer)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("timeout", ["POSTGRES_LOCK_TIMEOUT_MS", "POSTGRES_STATEMENT_TIMEOUT_MS"])
+def test_table_that_is_locked_is_503_after_the_timeout(ask: Ask, alice: User, timeout: str) -> None:
+    bearer = {"Authorization": f"Bearer {SingleUseRefreshToken.for_user(alice).access_token}"}
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE transactions_transaction")
+        locked, other = ask(
+            {"path": "/api/transactions/", "headers": bearer},
+            {"path": "/auth/users/me/", "headers": bearer},
+            **{timeout: "300"},
+        )
+
+    assert_unavailable(locked)
+    assert other.status == HTTPStatus.OK
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wrong_password_of_the_database_is_503_and_names_nothing(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("canary-4c1d9e-wrong")
+
+    ready, login = ask(
+        "/readyz",
+        {"path": "/auth/jwt/create/", "method": "post", "data": {"username": "alice", "password": "x"}},
+        POSTGRES_PASSWORD_FILE=str(file),
+    )
+
+    assert ready.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert_unavailable(login)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_password_of_the_database_may_hold_every_special_character(ask: Ask, tmp_path: Path) -> None:
+    password = "!#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\"$HOME%41"
+    file = tmp_path / "password"
+    file.write_text(password + "\n")
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE ROLE odd_password SUPERUSER LOGIN PASSWORD {}").format(password))
+
+    try:
+        (ready,) = ask("/readyz", POSTGRES_USER="odd_password", POSTGRES_PASSWORD_FILE=str(file))
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP ROLE odd_password")
+
+    assert ready.status == HTTPStatus.OK

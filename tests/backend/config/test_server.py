@@ -1,0 +1,165 @@
+"""Gunicorn with the application, as the container runs it, over a real socket."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
+
+from tests.backend.conftest import BACKEND
+
+# The server has its own connections; the mark is there so that the database is.
+pytestmark = pytest.mark.django_db
+
+Server = tuple[int, "subprocess.Popen[bytes]", Path]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(
+    configuration: dict[str, str],
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """Return the port, the process and the log of a running server."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "log"
+    variables = {
+        "POSTGRES_DB": str(connection.settings_dict["NAME"]),
+        "GUNICORN_BIND": f"127.0.0.1:{port}",
+        "WEB_CONCURRENCY": "1",
+    }
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "config.serve"], cwd=BACKEND, env={**configuration, **variables}, stderr=stderr
+        )
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+        yield port, process, log
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def raw(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send ``request`` as it is; return status, headers and body of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            received = client.recv(65536)
+            assert received, f"no answer but {answer!r}"
+            answer += received
+        head, _, body = answer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        while len(body) < int(headers.get("content-length", 0)):
+            body += client.recv(65536)
+    return int(first.split()[1]), headers, body
+
+
+def test_server_answers_health_and_readiness(server: Server) -> None:
+    for path, body in (("/healthz", {"status": "ok"}), ("/readyz", {"status": "ready"})):
+        with closing(HTTPConnection("127.0.0.1", server[0], timeout=10)) as client:
+            client.request("GET", path)
+            response = client.getresponse()
+            answer = json.loads(response.read())
+
+        assert response.status == HTTPStatus.OK
+        assert answer == body
+
+
+def test_server_answers_at_once_while_other_requests_are_under_way(server: Server) -> None:
+    def ask(_: int) -> int:
+        return raw(server[0], b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(40))) == {HTTPStatus.OK}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x01b\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            HTTPStatus.BAD_REQUEST,
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            HTTPStatus.BAD_REQUEST,
+        ),
+        (b"nonsense\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", HTTPStatus.REQUEST_URI_TOO_LONG),
+    ],
+    ids=["control character", "two lengths", "length and chunks", "no request", "long path"],
+)
+def test_server_refuses_what_is_no_http_in_json_and_closes(server: Server, request_: bytes, status: HTTPStatus) -> None:
+    answered, headers, body = raw(server[0], request_)
+
+    assert answered == status
+    assert headers["content-type"] == "application/json"
+    assert headers["connection"] == "close"
+    assert list(json.loads(body)) == ["detail"]
+
+
+@pytest.mark.parametrize("charset", ["zlib", "bz2", "rot13", "undefined"])
+def test_server_does_not_fail_on_a_charset_that_is_none(server: Server, charset: str) -> None:
+    head = f"GET /healthz?a=%41 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json; charset={charset}\r\n\r\n"
+
+    status, _, _ = raw(server[0], head.encode())
+
+    assert status == HTTPStatus.OK
+
+
+def test_server_does_not_name_its_version(server: Server) -> None:
+    _, headers, _ = raw(server[0], b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert not any(character.isdigit() for character in headers.get("server", ""))
+
+
+def test_server_keeps_no_control_socket(server: Server) -> None:
+    _, process, log = server
+
+    sockets = Path("/proc/net/unix").read_text()
+
+    assert f"gunicorn.{process.pid}" not in sockets
+    assert "control" not in log.read_text().lower()
+
+
+def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) -> None:
+    variables = {"GUNICORN_BIND": f"127.0.0.1:{free_port()}", "WEB_CONCURRENCY": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "config.serve"], cwd=BACKEND, env={**configuration, **variables}, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"Booting worker" in line:
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(30) == 0
+        assert time.monotonic() - started < 5
+        process.stderr.read()

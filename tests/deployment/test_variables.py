@@ -1,0 +1,139 @@
+"""Variables: what Compose, the Dockerfiles and the scripts read is what backend/config/env.py declares, and back."""
+
+import re
+from typing import Any
+
+import pytest
+
+from config.env import Environment
+from tests.deployment.conftest import ROOT, Compose
+
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+SOURCE = "\n".join(line for line in TEXT.splitlines() if not line.lstrip().startswith("#"))
+VARIABLES = {variable.name: variable for variable in Environment.variables()}
+NAMES = {name for variable in Environment.variables() for name in variable.names}
+
+# In containers these have one right value, which is the default, or what Compose itself writes.
+FIXED = {
+    "DJANGO_PROXY_ENABLED",  # nginx stands in front
+    "POSTGRES_HOST",  # the service
+    "POSTGRES_PORT",
+    "POSTGRES_USER",  # migrate and backend have a role each
+    "GUNICORN_BIND",  # the port that nginx and the health check know
+}
+# What the images themselves read, which is no operator's to set.
+OF_THE_IMAGES = {"POSTGRES_INITDB_ARGS"}
+
+
+def read_by(reader: str) -> set[str]:
+    return {variable.name for variable in Environment.variables() if reader in variable.readers}
+
+
+def environment(compose: Compose, service: str) -> dict[str, Any]:
+    return dict(compose["services"][service].get("environment", {}))
+
+
+def handed_over(compose: Compose) -> set[str]:
+    """Return what Compose takes from .env or the shell: interpolated, or named without a value."""
+    names = set(re.findall(r"\$\{(\w+)", SOURCE))
+    for service in compose["services"].values():
+        names |= {name for name, value in service.get("environment", {}).items() if value is None}
+        names |= {name for name, value in service["build"]["args"].items() if value is None}
+    return names
+
+
+def test_everything_that_compose_takes_is_declared(compose: Compose) -> None:
+    assert handed_over(compose) <= NAMES
+
+
+def test_everything_that_a_service_is_given_is_declared(compose: Compose) -> None:
+    for service in compose["services"]:
+        assert set(environment(compose, service)) <= NAMES | OF_THE_IMAGES, service
+
+
+def test_everything_that_the_backend_reads_reaches_it(compose: Compose) -> None:
+    given = environment(compose, "backend")
+
+    for name in read_by("backend"):
+        names = set(VARIABLES[name].names)
+        assert names & set(given) or name in FIXED, f"{name} is declared for backend, and Compose does not pass it on"
+    assert not {name for name in FIXED - {"POSTGRES_USER"} if name in TEXT}
+
+
+@pytest.mark.parametrize("service", ["migrate", "backend"])
+def test_everything_that_reaches_the_backend_is_read_by_it(compose: Compose, service: str) -> None:
+    of_the_backend = {name for variable in read_by("backend") for name in VARIABLES[variable].names}
+
+    assert set(environment(compose, service)) <= of_the_backend
+
+
+def test_migrate_and_backend_are_configured_alike_but_for_their_roles(compose: Compose) -> None:
+    migrate, backend = environment(compose, "migrate"), environment(compose, "backend")
+    different = {name for name in migrate | backend if migrate.get(name, "") != backend.get(name, "")}
+
+    assert different == {"POSTGRES_USER", "POSTGRES_PASSWORD_FILE", "POSTGRES_STATEMENT_TIMEOUT_MS"}
+    assert migrate["POSTGRES_USER"] == "transactions_migrator"
+    assert VARIABLES["POSTGRES_USER"].default == "transactions_app"
+
+
+def test_everything_that_nginx_reads_reaches_it_and_nothing_else(compose: Compose) -> None:
+    assert set(environment(compose, "nginx")) == read_by("nginx")
+
+
+def test_everything_that_the_database_reads_reaches_it(compose: Compose) -> None:
+    db = str(compose["services"]["db"])
+
+    for name in read_by("db"):
+        assert f"${{{name}:-" in db, name
+
+
+def test_everything_that_is_declared_for_compose_is_taken_by_it(compose: Compose) -> None:
+    assert read_by("compose") <= handed_over(compose)
+
+
+def test_everything_that_is_declared_for_the_scripts_is_read_by_them() -> None:
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").iterdir() if path.is_file())
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/browser").rglob("*.py"))
+
+    for name in read_by("scripts"):
+        assert name in scripts + tests, name
+
+
+def test_every_reader_is_a_part_of_the_stack() -> None:
+    assert {reader for variable in VARIABLES.values() for reader in variable.readers} == {
+        "backend",
+        "nginx",
+        "db",
+        "compose",
+        "scripts",
+    }
+
+
+def test_defaults_in_compose_are_those_that_are_declared() -> None:
+    defaults = re.findall(r"\$\{(\w+):-([^}]*)\}", SOURCE)
+
+    assert defaults
+    for name, default in defaults:
+        assert default == VARIABLES[name].default, name
+
+
+@pytest.mark.parametrize("dockerfile", ["backend/Dockerfile", "db/Dockerfile", "tests/browser/Dockerfile"])
+def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: str) -> None:
+    defaults = re.findall(r"^ARG (\w+)=(\S+)$", (ROOT / dockerfile).read_text(), re.MULTILINE)
+
+    assert defaults
+    for name, default in defaults:
+        assert default == VARIABLES[name].default, name
+
+
+def test_names_say_whose_they_are_and_in_what_unit() -> None:
+    prefixes = ("DJANGO_", "JWT_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_", "PYTHON_", "DEBIAN_")
+    of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "RELEASE"}
+    units = {"seconds": "_SECONDS", "milliseconds": "_MS", "minutes": "_MINUTES", "hours": "_HOURS", "in MB": "_MB"}
+    for name, variable in VARIABLES.items():
+        assert name.startswith(prefixes) or name in of_the_ecosystem, name
+        for word, unit in units.items():
+            if re.search(rf"\b{word}\b", variable.purpose):
+                assert name.endswith(unit), name
+        if variable.accepts == "true or false" and name != "DJANGO_DEBUG":
+            assert name.endswith("_ENABLED"), name

@@ -1,0 +1,104 @@
+"""Workflows: what they may do, and what they run is pinned."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.deployment.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.y*ml"))
+
+
+def load(path: Path) -> dict[Any, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def named(path: Path) -> str:
+    return path.name
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in load(path)["jobs"].values() for step in job.get("steps", [])]
+
+
+def test_there_is_a_workflow() -> None:
+    assert "ci.yml" in [path.name for path in WORKFLOWS]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_every_action_is_pinned_to_a_commit_and_says_which_release_that_is(path: Path) -> None:
+    uses = re.findall(r"uses:\s*(.+)$", path.read_text(), re.MULTILINE)
+
+    assert uses
+    for used in uses:
+        assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v[0-9.]+", used), used
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_workflow_may_do_no_more_than_read_the_code(path: Path) -> None:
+    workflow = load(path)
+
+    assert workflow["permissions"] in ({}, {"contents": "read"})
+    for name, job in workflow["jobs"].items():
+        assert job.get("permissions", {}) in ({}, {"contents": "read"}), name
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_workflow_never_runs_a_strangers_code_with_rights(path: Path) -> None:
+    triggers = load(path)[True]  # YAML 1.1 takes the word `on` for a boolean
+
+    assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(triggers)
+    assert "secrets." not in path.read_text()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_checkout_leaves_no_credentials_behind(path: Path) -> None:
+    for step in steps(path):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_every_job_has_an_end_and_a_runner_of_a_known_release(path: Path) -> None:
+    for name, job in load(path)["jobs"].items():
+        assert 0 < job["timeout-minutes"] <= 60, name
+        assert re.fullmatch(r"[a-z]+-[0-9.]+(-arm)?", job["runs-on"]), name
+
+
+def test_ci_runs_every_suite_and_keeps_the_logs_of_a_failure() -> None:
+    commands = " ".join(step.get("run", "") for step in steps(ROOT / ".github/workflows/ci.yml"))
+    suites = re.findall(r"lint|backend|deployment|stack|browser", commands)
+
+    assert set(suites) == {"lint", "backend", "deployment", "stack", "browser"}
+    kept = [step for step in steps(ROOT / ".github/workflows/ci.yml") if "upload-artifact" in step.get("uses", "")]
+    assert kept
+    assert kept[0]["if"] == "failure()"
+    assert kept[0]["with"]["path"] == "var/log"
+
+
+def zizmor(path: Path) -> "subprocess.CompletedProcess[str]":
+    program = Path(sys.executable).with_name("zizmor")
+    command = [str(program), "--offline", "--no-progress", "--strict-collection", str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_zizmor_finds_nothing() -> None:
+    done = zizmor(ROOT / ".github/workflows")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_zizmor_can_find_something(tmp_path: Path) -> None:
+    (tmp_path / ".github/workflows").mkdir(parents=True)
+    bad = tmp_path / ".github/workflows/bad.yml"
+    bad.write_text(
+        "on: pull_request_target\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n"
+        "      - uses: actions/checkout@v4\n      - run: echo ${{ github.event.pull_request.title }}\n"
+    )
+
+    assert zizmor(bad).returncode != 0

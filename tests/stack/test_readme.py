@@ -1,0 +1,54 @@
+"""The commands of README.md do what they say, when they are pasted one after another."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.stack.containers import run
+from tests.stack.people import unique
+
+MARK = "\n--- end of block ---\n"
+
+
+def blocks(readme: str) -> list[str]:
+    """Return the blocks of shell commands under the heading "Try it"."""
+    section = re.search(r"^## Try it$(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
+    assert section, "README.md has no heading Try it"
+    found = re.findall(r"^```(?:bash|console)\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
+    return [re.sub(r"^\$ ", "", block, flags=re.MULTILINE) for block in found]
+
+
+@pytest.fixture
+def flow(checkout: Path, base_url: str) -> list[str]:
+    """The blocks, for the stack under test and a name that nobody has."""
+    written = blocks((checkout / "README.md").read_text())
+    alice = unique("alice")
+    assert all(re.search(r"http://127\.0\.0\.1:8080|\$", block) for block in written)
+    assert any("alice" in block for block in written)
+    return [block.replace("http://127.0.0.1:8080", base_url).replace("alice", alice) for block in written]
+
+
+def test_the_readme_registers_logs_in_creates_and_lists(flow: list[str], tmp_path: Path) -> None:
+    assert shutil.which("curl"), "the commands of README.md need curl"
+    session = "set -euo pipefail\n" + f"printf '%s' '{MARK}'\n".join(flow)
+
+    result = run("bash", "-c", session, cwd=tmp_path)
+    registered, login, created, listed = result.stdout.split(MARK)
+
+    assert re.search(r'"username": ?"alice-[0-9a-f]+"', registered), registered
+    assert "detail" not in login
+    assert re.search(r'"amount": ?"-3\.20"', created), created
+    assert re.search(r'"count": ?1\b', listed), listed
+    assert created.strip() in listed
+
+
+def test_the_readme_says_which_steps_it_shows(checkout: Path) -> None:
+    steps = ["/auth/users/", "/auth/jwt/create/", "/api/transactions/ ", "/api/transactions/?search="]
+
+    written = blocks((checkout / "README.md").read_text())
+
+    assert len(written) == len(steps)
+    for step, block in zip(steps, written, strict=True):
+        assert step in block
