@@ -6,16 +6,11 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
 from djoser.serializers import UserCreateSerializer, UserSerializer
 from rest_framework import serializers
-from rest_framework.exceptions import AuthenticationFailed
-from rest_framework_simplejwt.exceptions import TokenError
-from rest_framework_simplejwt.serializers import (
-    TokenObtainPairSerializer,
-    TokenRefreshSerializer,
-    TokenVerifySerializer,
-)
+from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
-from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
+from accounts.models import Session, User
+from accounts.sessions import check_token, continue_session, end_session_of, open_session
+from accounts.tokens import SESSION_CLAIM
 
 
 class UniqueInAnyCaseMixin:
@@ -58,32 +53,63 @@ class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # typ
     """A new account: a name, a password and, if wanted, an address."""
 
 
-class LoginSerializer(TokenObtainPairSerializer):
+class LoginSerializer(TokenObtainSerializer):
     """A name and a password for a pair of tokens."""
 
-    token_class = SingleUseRefreshToken
-
-
-class RefreshSerializer(TokenRefreshSerializer):
-    """A refresh token for the next pair; it works once."""
-
-    token_class = SingleUseRefreshToken
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, str]:
-        """Spend the token and return the next pair, both or neither."""
-        try:
-            with transaction.atomic():
-                return super().validate(attrs)
-        except User.DoesNotExist:
-            raise AuthenticationFailed(self.error_messages["no_active_account"], "no_active_account") from None
-
-
-class VerifySerializer(TokenVerifySerializer):
-    """A token of either kind, to be checked."""
+    user: User
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return nothing for a good token; a spent one is as unauthorized as an expired one, 400 to simplejwt."""
-        try:
-            return super().validate(attrs)
-        except serializers.ValidationError:
-            raise TokenError("Token is blacklisted") from None
+        """Open a session and return its first pair."""
+        super().validate(attrs)
+        return open_session(user=self.user, request=self.context["request"])
+
+
+class RefreshSerializer(serializers.Serializer[Any]):
+    """A refresh token for the next pair; it works once."""
+
+    refresh = serializers.CharField(write_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Spend the token and return the next pair, both or neither."""
+        return continue_session(refresh=attrs["refresh"])
+
+
+class BlacklistSerializer(serializers.Serializer[Any]):
+    """A refresh token whose session is to end."""
+
+    refresh = serializers.CharField(write_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """End the session."""
+        end_session_of(refresh=attrs["refresh"])
+        return {}
+
+
+class VerifySerializer(serializers.Serializer[Any]):
+    """A token of either kind."""
+
+    token = serializers.CharField(write_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a token that would not be accepted."""
+        check_token(token=attrs["token"])
+        return {}
+
+
+class SessionSerializer(serializers.ModelSerializer[Session]):
+    """A session as its owner sees it."""
+
+    current = serializers.SerializerMethodField(help_text="Whether this request belongs to it.")
+
+    class Meta:
+        model = Session
+        fields = ["id", "created_at", "last_used_at", "expires_at", "client_address", "user_agent", "current"]
+        read_only_fields = fields
+        extra_kwargs = {
+            "last_used_at": {"help_text": "Exact to five minutes."},
+            "expires_at": {"help_text": "The session ends then at the latest, however often it is refreshed."},
+        }
+
+    def get_current(self, session: Session) -> bool:
+        """Return whether the request's own token is of this session."""
+        return bool(self.context["request"].auth[SESSION_CLAIM] == str(session.pk))

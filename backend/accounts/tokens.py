@@ -1,55 +1,93 @@
-"""Refresh tokens that work once and are stored nowhere."""
+"""The two kinds of token. Each names its session (``sid``), its account, its key, its issuer and its audience."""
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
-from django.utils.translation import gettext_lazy as _
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
-from rest_framework_simplejwt.tokens import BlacklistMixin, RefreshToken
-from rest_framework_simplejwt.utils import datetime_from_epoch
+from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token, UntypedToken
+from rest_framework_simplejwt.utils import datetime_from_epoch, datetime_to_epoch
 
-from accounts.models import User
+from accounts.models import Session
+from accounts.signing import KeyRingBackend, token_backend
+
+SESSION_CLAIM = "sid"
 
 
-class SingleUseRefreshToken(RefreshToken):
-    """simplejwt's refresh token, without its race and without its copy in the database."""
+class SessionToken(Token):
+    """A token of a session, signed by the key ring."""
+
+    def __init__(self, token: str | None = None, verify: bool = True) -> None:
+        # simplejwt's annotation asks for a Token; its code wants the encoded one.
+        super().__init__(token, verify)  # type: ignore[arg-type]
+
+    @property
+    def token_backend(self) -> KeyRingBackend:
+        """Return the backend that signs and verifies."""
+        return token_backend()
+
+    def verify(self) -> None:
+        """Raise ``TokenError`` for a token that names no session: no part of this API has made it."""
+        super().verify()
+        try:
+            UUID(self[SESSION_CLAIM])
+        except (KeyError, ValueError, AttributeError):
+            raise TokenError("Token has no session") from None
+
+
+class SessionAccessToken(SessionToken, AccessToken):
+    """Opens the API for some minutes."""
+
+
+class AnySessionToken(SessionToken, UntypedToken):
+    """A token of either kind, for asking whether it is still good."""
+
+
+class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # so are simplejwt's own
+    """Is exchanged, once, for the next pair.
+
+    simplejwt's own class looks for the token in the blacklist, then adds it, and lets everybody through who looked
+    in between; and it stores each token in clear. Here ``accounts.sessions`` decides under the lock of the session,
+    and what is stored is the token's id.
+    """
+
+    access_token_class = SessionAccessToken  # type: ignore[assignment] # annotated by its first value
 
     @classmethod
-    def for_user(cls, user: AbstractBaseUser) -> "SingleUseRefreshToken":  # type: ignore[override]
-        """Return a new token for ``user``, recorded as outstanding."""
-        # Past BlacklistMixin.for_user, which stores the token itself.
-        token: SingleUseRefreshToken = super(BlacklistMixin, cls).for_user(user)
-        token.outstand()
+    def of(cls, session: Session) -> "SessionRefreshToken":
+        """Return a new token of ``session``, recorded as outstanding."""
+        token = cls()
+        token[SESSION_CLAIM] = str(session.pk)
+        token["user_id"] = str(session.user_id)
+        token.end_with(session.expires_at)
+        OutstandingToken.objects.create(
+            user_id=session.user_id,
+            jti=token["jti"],
+            token="",  # a token is a credential: a dump of the database must not hold one
+            created_at=token.current_time,
+            expires_at=datetime_from_epoch(token["exp"]),
+        )
         return token
 
-    def outstand(self) -> OutstandingToken:
-        """Record this token by its id. The token itself is a credential: a dump must not hold it."""
-        record, _created = OutstandingToken.objects.get_or_create(
-            jti=self["jti"],
-            defaults={
-                "user_id": self["user_id"],
-                "created_at": self.current_time,
-                "token": "",
-                "expires_at": datetime_from_epoch(self["exp"]),
-            },
-        )
-        return record
+    def end_with(self, end: datetime) -> None:
+        """Let the token expire no later than ``end``."""
+        self["exp"] = min(self["exp"], datetime_to_epoch(end))
 
-    def blacklist(self) -> Any:
-        """Spend this token. Of any number of processes that try at once, one succeeds.
+    def check_blacklist(self) -> None:
+        """Leave it to ``accounts.sessions``, which looks under the lock of the session."""
 
-        simplejwt looks first and writes afterwards; here the unique index decides.
-        """
-        with transaction.atomic():
-            record, created = BlacklistedToken.objects.get_or_create(token=self.outstand())
-            if not created:
-                raise TokenError(_("Token is blacklisted"))
-        return record
+    def spent_at(self) -> datetime | None:
+        """Return when this token was exchanged, or None."""
+        record = BlacklistedToken.objects.filter(token__jti=self["jti"]).first()
+        return record.blacklisted_at if record else None
 
+    def spend(self) -> None:
+        """Mark this token as exchanged."""
+        BlacklistedToken.objects.create(token=OutstandingToken.objects.get(jti=self["jti"]))
 
-def end_sessions(*, user: User) -> None:
-    """Spend every refresh token of ``user``: none of their sessions can be continued."""
-    live = OutstandingToken.objects.filter(user=user, blacklistedtoken=None)
-    BlacklistedToken.objects.bulk_create([BlacklistedToken(token=token) for token in live], ignore_conflicts=True)
+    def pair(self, session: Session) -> dict[str, Any]:
+        """Return this token and an access token, as a client gets them; both end with ``session`` at the latest."""
+        access = self.access_token
+        access["exp"] = min(access["exp"], datetime_to_epoch(session.expires_at))
+        return {"refresh": str(self), "access": str(access)}

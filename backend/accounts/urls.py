@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from accounts.views import AccountViewSet, LoginView, RefreshView, VerifyView
+from accounts.views import (
+    AccountViewSet,
+    BlacklistView,
+    LoginView,
+    LogoutAllView,
+    LogoutView,
+    RefreshView,
+    SessionViewSet,
+    VerifyView,
+)
 
 urlpatterns = [
     path("users/", AccountViewSet.as_view({"post": "create"}), name="register"),
@@ -15,4 +24,9 @@ urlpatterns = [
     path("jwt/create/", LoginView.as_view(), name="login"),
     path("jwt/refresh/", RefreshView.as_view(), name="refresh"),
     path("jwt/verify/", VerifyView.as_view(), name="verify"),
+    path("jwt/blacklist/", BlacklistView.as_view(), name="blacklist"),
+    path("jwt/logout/", LogoutView.as_view(), name="logout"),
+    path("jwt/logout-all/", LogoutAllView.as_view(), name="logout-all"),
+    path("sessions/", SessionViewSet.as_view({"get": "list"}), name="sessions"),
+    path("sessions/<uuid:pk>/", SessionViewSet.as_view({"delete": "destroy"}), name="session"),
 ]

@@ -1,18 +1,31 @@
 """The account endpoints: djoser's, those of them that work here, each routed by name."""
 
+from http import HTTPStatus
 from typing import Any
 
 from djoser.views import UserViewSet
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
+from rest_framework.mixins import DestroyModelMixin, ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework_simplejwt.views import TokenObtainPairView, TokenRefreshView, TokenVerifyView
+from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
+from rest_framework_simplejwt.views import TokenViewBase
 
-from accounts.models import User
-from accounts.serializers import AccountSerializer
-from accounts.tokens import end_sessions
-from config.openapi import BAD_REQUEST, UNAUTHORIZED, UNAVAILABLE
+from accounts.models import Session, SessionQuerySet, User
+from accounts.serializers import (
+    AccountSerializer,
+    BlacklistSerializer,
+    LoginSerializer,
+    RefreshSerializer,
+    SessionSerializer,
+    VerifySerializer,
+)
+from accounts.tokens import SESSION_CLAIM
+from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE
+
+PUBLIC_ERRORS = {400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE}
 
 ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
 PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
@@ -80,19 +93,17 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
     def perform_destroy(self, instance: User) -> None:
         """Close the account rather than delete it: its transactions are a ledger."""
         instance.close()
-        end_sessions(user=instance)
 
     @extend_schema(
         tags=["accounts"],
         operation_id="set_password",
         summary="Change your password",
-        description="Ends every session: each refresh token stops working.",
-        responses={204: None, 400: BAD_REQUEST, **ALWAYS},
+        description="Ends every session, this one too: log in again.",
+        responses={204: None, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
     )
     def set_password(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change the password and end every session."""
+        """Change the password; saving it ends every session."""
         response: Response = super().set_password(request, *args, **kwargs)
-        end_sessions(user=self.get_object())
         return response
 
 
@@ -109,8 +120,10 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         ],
     )
 )
-class LoginView(TokenObtainPairView):
+class LoginView(TokenViewBase):
     """Log in. Public: this is where tokens come from."""
+
+    serializer_class = LoginSerializer
 
 
 @extend_schema_view(
@@ -123,8 +136,10 @@ class LoginView(TokenObtainPairView):
         examples=[OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"])],
     )
 )
-class RefreshView(TokenRefreshView):
+class RefreshView(TokenViewBase):
     """Refresh. Public: the token in the body is the credential."""
+
+    serializer_class = RefreshSerializer
 
 
 @extend_schema_view(
@@ -133,8 +148,8 @@ class RefreshView(TokenRefreshView):
         operation_id="verify",
         summary="Verify a token",
         description=(
-            "Whether a token of either kind is well signed, not expired and not spent. It does not say whether the"
-            " account is still active. Public: the token is the credential."
+            "Whether a token of either kind would be accepted now: signed, not expired, not spent, of a live session"
+            " and an active account. Public: the token is the credential."
         ),
         responses={
             200: OpenApiResponse(description="The token is valid."),
@@ -143,5 +158,106 @@ class RefreshView(TokenRefreshView):
         },
     )
 )
-class VerifyView(TokenVerifyView):
+class VerifyView(TokenViewBase):
     """Verify. Public: the token in the body is the credential."""
+
+    serializer_class = VerifySerializer
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["tokens"],
+        operation_id="blacklist",
+        summary="Give a refresh token back",
+        description="Ends the session that the token belongs to. Public: the token is the credential.",
+        responses={200: OpenApiResponse(description="The session is over."), **PUBLIC_ERRORS},
+    )
+)
+class BlacklistView(TokenViewBase):
+    """Blacklist. Public: the token in the body is the credential."""
+
+    serializer_class = BlacklistSerializer
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["tokens"],
+        operation_id="logout",
+        summary="Log out",
+        description="Ends the session of the access token: it and the session's refresh token stop working.",
+        request=None,
+        responses={204: OpenApiResponse(description="The session is over."), 401: UNAUTHORIZED, 503: UNAVAILABLE},
+    )
+)
+class LogoutView(APIView):
+    """End the session that asks."""
+
+    def post(self, request: Request) -> Response:
+        """End it."""
+        _sessions(request).filter(pk=request.auth[SESSION_CLAIM]).end()  # type: ignore[index]
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["tokens"],
+        operation_id="logout_all",
+        summary="Log out everywhere",
+        description="Ends every session of your account, this one too.",
+        request=None,
+        responses={204: OpenApiResponse(description="All sessions are over."), 401: UNAUTHORIZED, 503: UNAVAILABLE},
+    )
+)
+class LogoutAllView(APIView):
+    """End every session of the account that asks."""
+
+    def post(self, request: Request) -> Response:
+        """End them."""
+        _sessions(request).end()
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+@extend_schema_view(
+    list=extend_schema(
+        tags=["sessions"],
+        operation_id="list_sessions",
+        summary="List your sessions",
+        description="Where your account is logged in, last used first.",
+        responses={
+            200: SessionSerializer(many=True),
+            400: BAD_REQUEST,
+            401: UNAUTHORIZED,
+            404: NOT_FOUND,
+            503: UNAVAILABLE,
+        },
+    ),
+    destroy=extend_schema(
+        tags=["sessions"],
+        operation_id="end_session",
+        summary="End a session",
+        description="Its tokens stop working at the next request.",
+        responses={
+            204: OpenApiResponse(description="The session is over."),
+            401: UNAUTHORIZED,
+            404: NOT_FOUND,
+            503: UNAVAILABLE,
+        },
+    ),
+)
+class SessionViewSet(ListModelMixin, DestroyModelMixin, GenericViewSet[Session]):
+    """The live sessions of the account that asks."""
+
+    queryset = Session.objects.none()  # for the schema; get_queryset decides
+    serializer_class = SessionSerializer
+
+    def get_queryset(self) -> SessionQuerySet:
+        """Return the live sessions of the account."""
+        return _sessions(self.request)
+
+    def perform_destroy(self, instance: Session) -> None:
+        """End the session; the row stays until it would have run out."""
+        _sessions(self.request).filter(pk=instance.pk).end()
+
+
+def _sessions(request: Request) -> SessionQuerySet:
+    return Session.objects.live().filter(user_id=request.user.pk)  # type: ignore[misc]

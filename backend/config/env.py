@@ -168,6 +168,11 @@ def endpoint(raw: str) -> str:
     return raw
 
 
+def key_ring(raw: str) -> list[str]:
+    """Accept one or more keys, one a line."""
+    return [secret(50)(line) for line in raw.split("\n")]
+
+
 def secret(minimum_length: int) -> Callable[[str], str]:
     """Accept a secret of at least ``minimum_length`` characters that is no placeholder."""
 
@@ -250,9 +255,10 @@ class Environment:
     # Tokens -------------------------------------------------------------------------------------
 
     JWT_SIGNING_KEY = Variable(
-        "Signs access and refresh tokens (HS256).",
-        parse=secret(50),
-        accepts="50 or more random characters, not those of DJANGO_SECRET_KEY",
+        "Signs access and refresh tokens (HS256): one key, or several, one a line. The first signs, all of them"
+        " verify, so that a key can be replaced without signing anybody out.",
+        parse=key_ring,
+        accepts="50 or more random characters a line, not those of DJANGO_SECRET_KEY",
         secret=True,
         remedy=INIT_REMEDY,
     )
@@ -267,6 +273,20 @@ class Environment:
         parse=whole(1, 8760),
         accepts="1 to 8760",
         default="24",
+    )
+
+    JWT_SESSION_LIFETIME_DAYS = Variable(
+        "How long a login lasts at the most, however often it is refreshed, in days.",
+        parse=whole(1, 3650),
+        accepts="1 to 3650",
+        default="30",
+    )
+    JWT_REUSE_GRACE_SECONDS = Variable(
+        "A spent refresh token that comes back later than this ends its session, in seconds; sooner, it is only"
+        " refused.",
+        parse=whole(0, 300),
+        accepts="0 to 300",
+        default="5",
     )
 
     # Database -----------------------------------------------------------------------------------
@@ -554,7 +574,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "DJANGO_DEBUG is true in production, where it would show secrets to clients. Accepted: false;"
             " to debug on your own machine set DJANGO_ENVIRONMENT=development as well."
         )
-    if "JWT_SIGNING_KEY" in values and values["JWT_SIGNING_KEY"] == values.get("DJANGO_SECRET_KEY"):
+    if values.get("DJANGO_SECRET_KEY") in values.get("JWT_SIGNING_KEY", []):
         problems.append(
             "JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY. Accepted: a key of its own, so that one can be replaced"
             f" without the other; {INIT_REMEDY}."

@@ -202,12 +202,13 @@ WHITENOISE_MAX_AGE = 3600
 # Django REST framework: closed by default; a public endpoint opts out in its view, with the reason -
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework_simplejwt.authentication.JWTAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     # JSON and nothing else: the browsable pages would list user names in their forms.
     "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "config.pagination.NumberedPages",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     # nginx overwrites X-Forwarded-For with the one address it saw.
@@ -229,17 +230,18 @@ SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env.JWT_ACCESS_LIFETIME_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(hours=env.JWT_REFRESH_LIFETIME_HOURS),
     "ROTATE_REFRESH_TOKENS": True,
-    "UPDATE_LAST_LOGIN": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "ALGORITHM": "HS256",
-    "SIGNING_KEY": env.JWT_SIGNING_KEY,
+    "SIGNING_KEY": env.JWT_SIGNING_KEY[0],
     "ISSUER": "transactions",
     "AUDIENCE": "transactions-api",
     "AUTH_HEADER_TYPES": ("Bearer",),
-    "TOKEN_OBTAIN_SERIALIZER": "accounts.serializers.LoginSerializer",
-    "TOKEN_REFRESH_SERIALIZER": "accounts.serializers.RefreshSerializer",
-    "TOKEN_VERIFY_SERIALIZER": "accounts.serializers.VerifySerializer",
+    "AUTH_TOKEN_CLASSES": ("accounts.tokens.SessionAccessToken",),
 }
+# Read by accounts: the first key signs, all of them verify.
+JWT_KEY_RING = env.JWT_SIGNING_KEY
+JWT_SESSION_LIFETIME_DAYS = env.JWT_SESSION_LIFETIME_DAYS
+JWT_REUSE_GRACE_SECONDS = env.JWT_REUSE_GRACE_SECONDS
 
 # The OpenAPI schema and its pages -----------------------------------------------------------------
 
@@ -266,6 +268,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "transactions", "description": "Your own transactions."},
         {"name": "accounts", "description": "Registration and your account."},
-        {"name": "tokens", "description": "Log in, refresh, verify."},
+        {"name": "tokens", "description": "Log in, refresh, verify, log out."},
+        {"name": "sessions", "description": "Where your account is logged in."},
     ],
 }

@@ -6,22 +6,16 @@ from typing import Any
 
 from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import BasePagination, LimitOffsetPagination, PageNumberPagination
+from rest_framework.pagination import BasePagination, LimitOffsetPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-BY_NUMBER = "page"
+from config.pagination import BY_NUMBER, NumberedPages
+
 BY_OFFSET = ("limit", "offset")
 LARGEST_NUMBER = 2**31 - 1
 """Beyond it lies no row, and beyond 2**63 PostgreSQL's OFFSET itself."""
-
-
-class NumberedPages(PageNumberPagination):
-    """``?page=``: ten rows a page."""
-
-    page_size = 10
-    page_query_description = "A page of ten rows, from 1. Not together with `limit` and `offset`."
 
 
 class OffsetPages(LimitOffsetPagination):
