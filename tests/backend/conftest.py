@@ -1,0 +1,208 @@
+"""The cast and the stage of the in-process tests: accounts with real tokens, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import override_settings
+from django.utils import timezone
+from psycopg import sql
+from pytest_django.plugin import DjangoDbBlocker
+from rest_framework.test import APIClient
+
+from accounts.models import Session, User
+from accounts.tokens import SessionRefreshToken
+from transactions.models import Transaction
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKEND = ROOT / "backend"
+
+Python = Callable[..., "subprocess.CompletedProcess[str]"]
+Ask = Callable[..., list["Answer"]]
+
+
+class Operation(NamedTuple):
+    """One operation of the OpenAPI schema, with a path that can be called."""
+
+    method: str
+    path: str
+    description: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a process of its own answered."""
+
+    status: HTTPStatus
+    headers: dict[str, str]
+    body: str
+
+
+# The cast ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def password() -> str:
+    """Return everybody's password."""
+    return "correct-horse-battery"
+
+
+@pytest.fixture
+def alice(db: None, password: str) -> User:
+    """Alice, who owns what there is."""
+    return User.objects.create_user("alice", "alice@example.com", password)
+
+
+@pytest.fixture
+def bob(db: None, password: str) -> User:
+    """Bob, a stranger to Alice."""
+    return User.objects.create_user("bob", "bob@example.com", password)
+
+
+@pytest.fixture
+def admin(db: None, password: str) -> User:
+    """Return the administrator, who has no special right in the API."""
+    return User.objects.create_superuser("admin", "admin@example.com", password)
+
+
+@pytest.fixture
+def sign_in() -> Callable[[User], APIClient]:
+    """Return a function that gives an account its client, with an access token as a login would hand it out."""
+
+    def client(account: User) -> APIClient:
+        session = Session.objects.create(user=account, expires_at=timezone.now() + timedelta(days=1))
+        token = SessionRefreshToken.of(session).access_token
+        return APIClient(HTTP_AUTHORIZATION=f"Bearer {token}")
+
+    return client
+
+
+@pytest.fixture
+def anonymous() -> APIClient:
+    """Return a client without a token, which answers 500 where others would raise."""
+    return APIClient(raise_request_exception=False)
+
+
+@pytest.fixture
+def as_alice(alice: User, sign_in: Callable[[User], APIClient]) -> APIClient:
+    """Return Alice's client."""
+    return sign_in(alice)
+
+
+@pytest.fixture
+def as_bob(bob: User, sign_in: Callable[[User], APIClient]) -> APIClient:
+    """Return Bob's client."""
+    return sign_in(bob)
+
+
+@pytest.fixture
+def coffee(alice: User) -> Transaction:
+    """Return the one transaction of Alice."""
+    return Transaction.objects.create(user=alice, amount="-3.20", description="Coffee")
+
+
+# The stage --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def operations() -> list[Operation]:
+    """Return every operation of the schema; ids in paths are those of rows that do not exist."""
+    from config.docs import schema  # noqa: PLC0415 # it needs the settings
+
+    return [
+        Operation(method, path.replace("{id}", "999999"), description)
+        for path, methods in schema()["paths"].items()
+        for method, description in methods.items()
+    ]
+
+
+@pytest.fixture(scope="session")
+def configuration() -> dict[str, str]:
+    """Return the environment of this process, which Django accepts, without what would reach another database."""
+    return {**os.environ, "PYTHONPATH": str(BACKEND), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.fixture(scope="session")
+def static_root(configuration: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of collected static files, with those of the admin site, as the image has it."""
+    folder = tmp_path_factory.mktemp("static")
+    code = f"from django.conf import settings; settings.STATIC_ROOT = {str(folder)!r}; import manage as m; "
+    code += "m.execute_from_command_line(['manage.py', 'collectstatic', '--no-input', '--verbosity', '0'])"
+    environment = {**configuration, "DJANGO_ADMIN_ENABLED": "true"}
+    subprocess.run([sys.executable, "-c", code], cwd=BACKEND, env=environment, check=True)
+    with override_settings(STATIC_ROOT=folder):
+        yield folder
+
+
+@pytest.fixture
+def empty_database(django_db_blocker: DjangoDbBlocker, django_db_setup: None) -> Iterator[str]:
+    """Return the name of a new, empty database, which processes of their own can migrate."""
+    name = f"empty_{uuid4().hex[:12]}"
+    with django_db_blocker.unblock():
+        parameters = connection.get_connection_params()
+        with psycopg.connect(**{**parameters, "dbname": "postgres"}, autocommit=True) as server:
+            server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            yield name
+            server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def python(configuration: Mapping[str, str]) -> Python:
+    """Return a function that runs Python in backend/, with variables of its own; None removes one."""
+
+    def run(*arguments: str, timeout: float = 60, **variables: str | None) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in {**configuration, **variables}.items() if value is not None}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=BACKEND, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def manage(python: Python) -> Python:
+    """Return a function that runs ``manage.py``."""
+    return partial(python, "manage.py")
+
+
+@pytest.fixture
+def serve(python: Python) -> Python:
+    """Return a function that starts the server, for as long as it runs by itself."""
+    return partial(python, "-m", "config.serve")
+
+
+@pytest.fixture
+def ask(configuration: Mapping[str, str]) -> Ask:
+    """Return a function that sends requests to the application in a process with variables of its own."""
+
+    def run(*requests: str | dict[str, Any], **variables: str) -> list[Answer]:
+        database = {"POSTGRES_DB": connection.settings_dict["NAME"]}
+        given = [{"path": item} if isinstance(item, str) else item for item in requests]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.backend.ask"],
+            cwd=ROOT,
+            env={**configuration, **database, **variables},
+            input=json.dumps({"requests": given, "static_root": str(settings.STATIC_ROOT)}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [Answer(HTTPStatus(status), headers, body) for status, headers, body in json.loads(done.stdout)]
+
+    return run
