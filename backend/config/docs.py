@@ -10,27 +10,16 @@ from csp.decorators import csp_update
 from django.utils.decorators import method_decorator
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
+
+from config.errors import JsonErrors
 
 
 @cache
 def schema() -> Any:
     """Return the schema, made once in each process: it costs 36 ms, and everybody may ask for it."""
     return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-
-
-class JsonErrors(APIView):
-    """Answer errors in JSON although the page itself is HTML or YAML."""
-
-    def handle_exception(self, exc: Exception) -> Response:
-        """Answer ``exc`` with the renderer of the rest of the API."""
-        response: Response = super().handle_exception(exc)
-        self.request.accepted_renderer = JSONRenderer()
-        self.request.accepted_media_type = JSONRenderer.media_type
-        return response
 
 
 class SchemaView(JsonErrors, SpectacularAPIView):

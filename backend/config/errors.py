@@ -7,7 +7,9 @@ from typing import Any
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
+from rest_framework.views import APIView
 from rest_framework.views import exception_handler as rest_framework_handler
 
 logger = logging.getLogger(__name__)
@@ -26,6 +28,17 @@ class ServiceUnavailable(APIException):
     default_detail = "The service is not available right now. Try again in a few seconds."
     default_code = "service_unavailable"
     wait = RETRY_AFTER_SECONDS  # Django REST framework sends it as Retry-After
+
+
+class JsonErrors(APIView):
+    """Answer errors in JSON although the view itself answers in HTML, YAML or CSV."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer ``exc`` with the renderer of the rest of the API."""
+        response: Response = super().handle_exception(exc)
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return response
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:

@@ -11,6 +11,9 @@ from django.db.models.functions import Now
 LARGEST_AMOUNT = Decimal("99999999.99")
 """What ten digits with two decimal places hold."""
 
+AMOUNT_PATTERN = r"-?[0-9]{1,8}(\.[0-9]{1,2})?"
+"""How an amount is written by a client, wherever it writes one."""
+
 
 class TransactionQuerySet(models.QuerySet["Transaction"]):
     """Transactions, never without an owner."""
@@ -32,13 +35,20 @@ class Transaction(models.Model):
     description = models.CharField(max_length=255)
     # The database's clock, one for all replicas, not that of the process that happened to answer.
     timestamp = models.DateTimeField(db_default=Now(), editable=False)
+    # Counted up by a trigger at every UPDATE, whoever sends it (docs/decisions/0010); with a default in the database,
+    # so that a release that knows nothing of it can still insert.
+    version = models.IntegerField(default=1, db_default=1, editable=False)
 
     objects = TransactionQuerySet.as_manager()
 
     class Meta:
         # Newest first; the id settles the order of rows of one moment, so that no page repeats or skips a row.
         ordering = ["-timestamp", "-id"]
-        indexes = [models.Index(fields=["user", "-timestamp", "-id"], name="transaction_newest_first")]
+        # Either is read in both directions.
+        indexes = [
+            models.Index(fields=["user", "-timestamp", "-id"], name="transaction_newest_first"),
+            models.Index(fields=["user", "amount", "id"], name="transaction_by_amount"),
+        ]
         constraints = [
             # numeric(10, 2) bounds every number but accepts NaN, which sorts above them all.
             models.CheckConstraint(
@@ -50,3 +60,27 @@ class Transaction(models.Model):
 
     def __str__(self) -> str:
         return f"{self.timestamp:%Y-%m-%d %H:%M} {self.amount} {self.description}"
+
+
+class IdempotencyRecord(models.Model):
+    """The answer that a keyed request got, kept so that the same request can get it again."""
+
+    # No index of its own: the constraint's begins with it.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="idempotency_records", db_index=False
+    )
+    key = models.CharField(max_length=255)
+    # SHA-256 of what was asked for.
+    request_hash = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField()
+    headers = models.JSONField()
+    body = models.TextField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_unique_for_user")]
+        # For the removal of what has expired.
+        indexes = [models.Index(fields=["created_at"], name="idempotency_record_by_age")]
+
+    def __str__(self) -> str:
+        return f"answer {self.status} to account {self.user_id}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from transactions.models import Transaction
+from transactions.models import AMOUNT_PATTERN, Transaction
 
 
 class AmountField(serializers.DecimalField):
@@ -22,7 +22,7 @@ class AmountField(serializers.DecimalField):
 
     def to_internal_value(self, data: Any) -> Decimal:
         """Return the amount; raise ``ValidationError`` for every other spelling."""
-        if isinstance(data, bool) or not re.fullmatch(r"-?[0-9]{1,8}(\.[0-9]{1,2})?", str(data)):
+        if isinstance(data, bool) or not re.fullmatch(AMOUNT_PATTERN, str(data)):
             self.fail("invalid")
         # Adding zero turns -0 into 0.
         return super().to_internal_value(str(data)) + 0
@@ -45,3 +45,29 @@ class TransactionSerializer(serializers.ModelSerializer[Transaction]):
             "user": {"help_text": "The id of the owner."},
             "timestamp": {"help_text": "When the transaction was recorded, UTC."},
         }
+
+    def update(self, instance: Transaction, validated_data: dict[str, Any]) -> Transaction:
+        """Write the fields that were given and nothing else; the caller holds the row's lock."""
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        instance.save(update_fields=validated_data.keys())
+        if validated_data:
+            # As the trigger did; nobody else can have, under the lock.
+            instance.version += 1
+        return instance
+
+
+class MonthSerializer(serializers.Serializer[Any]):
+    """The transactions of one month, by UTC."""
+
+    month = serializers.RegexField(r"^[0-9]{4}-(0[1-9]|1[0-2])$", help_text="The month, for example 2026-01.")
+    count = serializers.IntegerField(min_value=1, help_text="How many transactions.")
+    sum = serializers.DecimalField(max_digits=None, decimal_places=2, help_text="Their amounts together, exact.")
+
+
+class SummarySerializer(serializers.Serializer[Any]):
+    """What transactions amount to."""
+
+    count = serializers.IntegerField(min_value=0, help_text="How many transactions.")
+    sum = serializers.DecimalField(max_digits=None, decimal_places=2, help_text="Their amounts together, exact.")
+    by_month = MonthSerializer(many=True, help_text="Every month that has any, oldest first.")

@@ -1,0 +1,129 @@
+"""Requests that may be sent again: one ``Idempotency-Key``, one effect, one answer."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+from django.http import HttpResponse
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.models import User
+from transactions.models import IdempotencyRecord
+
+HEADER = "Idempotency-Key"
+KEY_PATTERN = r"[\x21-\x7e]{1,255}"
+KEPT_FOR = timedelta(hours=24)
+KEPT_HEADERS = ("ETag", "Location")
+"""The headers that are part of the answer; the others belong to the exchange."""
+
+REMOVED_AT_ONCE = 5_000
+"""Rows that one statement removes, far from the statement timeout."""
+
+
+class RequestInProgress(APIException):
+    """409: the same key is being worked on at this moment."""
+
+    status_code = HTTPStatus.CONFLICT
+    default_detail = f"A request with this {HEADER} is in progress. Try again in a moment."
+    default_code = "request_in_progress"
+    wait = 1  # Django REST framework sends it as Retry-After
+
+
+class KeyReused(APIException):
+    """422: the key has served for another body."""
+
+    status_code = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_detail = f"This {HEADER} was used with another body. Use a new key for a new request."
+    default_code = "idempotency_key_reused"
+
+
+def key_of(request: Request) -> str | None:
+    """Return the key of a request, or None; raise ``ValidationError`` (400) for one that is malformed."""
+    key: str | None = request.headers.get(HEADER)
+    if key is not None and not re.fullmatch(KEY_PATTERN, key):
+        raise ValidationError({HEADER: ["Give 1 to 255 visible ASCII characters, without spaces."]})
+    return key
+
+
+def answer_once(*, request: Request, owner: User, key: str, act: Callable[[], Response]) -> HttpResponse:
+    """Return what ``act`` answers, or what it answered when ``owner`` used this key for the first time.
+
+    Whatever ``act`` writes commits together with the record of its answer, or not at all, so a request that is sent
+    again after a crash finds either both or neither. An error that ``act`` raises is not recorded: nothing happened,
+    and the key is still unused. Raises ``RequestInProgress`` and ``KeyReused``.
+    """
+    wanted = _hash(request)
+    with transaction.atomic():
+        _lock(owner, key)
+        record = IdempotencyRecord.objects.filter(user=owner, key=key, created_at__gt=Now() - KEPT_FOR).first()
+        if record is None:
+            return _answer(_record(owner, key, wanted, act()))
+    if record.request_hash != wanted:
+        raise KeyReused
+    answer = _answer(record)
+    answer["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def remove_expired() -> dict[str, int]:
+    """Remove the records that are too old to be replayed, and return how many rows of each kind."""
+    expired = IdempotencyRecord.objects.filter(created_at__lte=Now() - KEPT_FOR)
+    total = 0
+    while True:
+        removed, _ = IdempotencyRecord.objects.filter(pk__in=expired.values("pk")[:REMOVED_AT_ONCE]).delete()
+        total += removed
+        if removed < REMOVED_AT_ONCE:
+            return {"idempotency records": total}
+
+
+def _hash(request: Request) -> str:
+    # Of the body as parsed, before it is validated: white space and the order of names do not matter, and a release
+    # that validates differently still knows its predecessor's requests (docs/decisions/0011).
+    try:
+        meaning = json.dumps(request.data, sort_keys=True, default=str)
+    except RecursionError:
+        # It was shallow enough to be read.
+        raise ParseError("JSON parse error - nested too deeply.") from None
+    return hashlib.sha256(meaning.encode()).hexdigest()
+
+
+def _lock(owner: User, key: str) -> None:
+    # PostgreSQL gives the lock back when the transaction ends, however it ends, and after its rows can be seen. Two
+    # keys with the same 64 bits would cost one of them a needless 409.
+    digest = hashlib.sha256(f"{owner.pk} {key}".encode()).digest()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [int.from_bytes(digest[:8], signed=True)])
+        if not cursor.fetchone()[0]:
+            raise RequestInProgress
+
+
+def _record(owner: User, key: str, wanted: str, response: Response) -> IdempotencyRecord:
+    record = IdempotencyRecord(
+        user=owner,
+        key=key,
+        request_hash=wanted,
+        status=response.status_code,
+        headers={name: response[name] for name in KEPT_HEADERS if name in response},
+        # Rendered here and not by the framework, so that the first answer and its repetitions have the same bytes.
+        body=JSONRenderer().render(response.data).decode(),
+    )
+    # A record that has expired and is still there gives way.
+    IdempotencyRecord.objects.bulk_create(
+        [record],
+        update_conflicts=True,
+        unique_fields=["user", "key"],
+        update_fields=["request_hash", "status", "headers", "body", "created_at"],
+    )
+    return record
+
+
+def _answer(record: IdempotencyRecord) -> HttpResponse:
+    return HttpResponse(record.body, status=record.status, headers=record.headers, content_type=JSONRenderer.media_type)
