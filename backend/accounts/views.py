@@ -15,6 +15,7 @@ from rest_framework_simplejwt.views import TokenViewBase
 
 from accounts.models import Session, SessionQuerySet, User
 from accounts.serializers import (
+    AccountSerializer,
     BlacklistSerializer,
     LoginSerializer,
     RefreshSerializer,
@@ -26,6 +27,7 @@ from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE
 
 PUBLIC_ERRORS = {400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE}
 
+ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
 PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
 
 
@@ -53,24 +55,28 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         operation_id="get_account",
         summary="Read your account",
         description="Your own account.",
+        responses={200: AccountSerializer, **ALWAYS},
     ),
     update=extend_schema(
         tags=["accounts"],
         operation_id="replace_account",
         summary="Replace your account's details",
         description="Sets the e-mail address.",
+        responses={200: AccountSerializer, 400: BAD_REQUEST, **ALWAYS},
     ),
     partial_update=extend_schema(
         tags=["accounts"],
         operation_id="update_account",
         summary="Change your account's details",
         description="Sets the e-mail address, if it is given.",
+        responses={200: AccountSerializer, 400: BAD_REQUEST, **ALWAYS},
     ),
     destroy=extend_schema(
         tags=["accounts"],
         operation_id="close_account",
         summary="Close your account",
         description="Takes your current password. Ends every session; your transactions stay in the ledger.",
+        responses={204: OpenApiResponse(description="The account is closed."), 400: BAD_REQUEST, **ALWAYS},
     ),
 )
 class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
@@ -93,7 +99,7 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         operation_id="set_password",
         summary="Change your password",
         description="Ends every session, this one too: log in again.",
-        responses={204: None, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={204: None, 400: BAD_REQUEST, **ALWAYS},
     )
     def set_password(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the password; saving it ends every session."""
@@ -107,7 +113,7 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         operation_id="login",
         summary="Log in",
         description="Exchange a user name and a password for a pair of tokens. Public.",
-        responses={200: TokenPairSerializer, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={200: TokenPairSerializer, 400: BAD_REQUEST, **ALWAYS},
         examples=[
             OpenApiExample("Log in", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
             OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"]),
@@ -126,7 +132,7 @@ class LoginView(TokenViewBase):
         operation_id="refresh",
         summary="Refresh",
         description="Exchange a refresh token for the next pair. It works once. Public: the token is the credential.",
-        responses={200: TokenPairSerializer, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={200: TokenPairSerializer, 400: BAD_REQUEST, **ALWAYS},
         examples=[OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"])],
     )
 )
@@ -148,8 +154,7 @@ class RefreshView(TokenViewBase):
         responses={
             200: OpenApiResponse(description="The token is valid."),
             400: BAD_REQUEST,
-            401: UNAUTHORIZED,
-            503: UNAVAILABLE,
+            **ALWAYS,
         },
     )
 )
