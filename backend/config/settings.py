@@ -40,7 +40,9 @@ INSTALLED_APPS = [
     "health",
 ]
 MIDDLEWARE = [
-    # First, so that a probe is answered whatever Host it sends and whatever the database does.
+    # Around all others, which may answer without a look at the body.
+    "config.middleware.ReadWholeBodyMiddleware",
+    # Before the rest, so that a probe is answered whatever Host it sends and whatever the database does.
     "health.middleware.HealthMiddleware",
     "config.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
