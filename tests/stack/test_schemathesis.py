@@ -20,6 +20,8 @@ SEED = int(os.environ.get("CONTRACT_SEED", "20260131"))
 LONGEST = 120 + 6 * EXAMPLES
 """Seconds; the tool's own requests have a limit of 10 each."""
 
+pytestmark = pytest.mark.timeout(LONGEST + 30)
+
 PHASES = {"examples", "coverage", "fuzzing", "stateful"}
 UNREACHABLE: set[str] = set()
 """Operations of which no sound request can succeed in this stack; there is none."""
@@ -63,7 +65,6 @@ def run(base_url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return found
 
 
-@pytest.mark.timeout(LONGEST + 30)
 def test_no_operation_departs_from_the_schema(run: Run) -> None:
     assert run.report["exit_code"] == 0, run.output
     assert run.report["failures"] == [], run.output
