@@ -1,16 +1,55 @@
 """The wire format of accounts and tokens."""
 
-from typing import Any
+import unicodedata
+from typing import Any, ClassVar
 
+from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
-from djoser.serializers import UserCreateSerializer, UserSerializer
+from djoser.serializers import SetPasswordSerializer as DjoserSetPasswordSerializer
+from djoser.serializers import UserCreateSerializer, UserDeleteSerializer, UserSerializer
 from rest_framework import serializers
 from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
 from accounts.models import Session, User
 from accounts.sessions import check_token, continue_session, end_session_of, open_session
 from accounts.tokens import SESSION_CLAIM
+from accounts.validators import MaximumLengthValidator
+from config.fields import TEXT_FIELDS, VISIBLE, PasswordField, TextField
+
+
+class UsernameField(TextField):
+    """A name, brought into the form in which it is stored.
+
+    Django brings a name into this form after it was checked: U+FDFA becomes 18 characters, and 150 of them more than
+    the column holds.
+    """
+
+    pattern: ClassVar[str | None] = None  # that of its validator
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the name in Unicode's form NFKC."""
+        return unicodedata.normalize("NFKC", super().to_internal_value(data))
+
+
+class LoginNameField(UsernameField):
+    """A name that may be anybody's: what no account can have is refused like what none has."""
+
+    pattern = VISIBLE
+
+
+class NewPasswordField(PasswordField):
+    """A password to be. AUTH_PASSWORD_VALIDATORS judge it as well: whether it is common, or like the name."""
+
+    pattern = r"^[^\u0000]*[^0-9\u0000][^\u0000]*$"  # not digits alone
+    default_error_messages = {
+        "min_length": "This password is too short. It must contain at least {min_length} characters.",
+        "max_length": "Your password can contain at most {max_length} characters.",
+    }
+
+    def __init__(self, **options: Any) -> None:
+        # As in AUTH_PASSWORD_VALIDATORS.
+        super().__init__(min_length=8, max_length=MaximumLengthValidator.max_length, **options)
 
 
 class UniqueInAnyCaseMixin:
@@ -40,6 +79,8 @@ class UniqueInAnyCaseMixin:
 class AccountSerializer(UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[misc] # djoser ships no types
     """The account as its owner sees it."""
 
+    serializer_field_mapping = TEXT_FIELDS
+
     def update(self, instance: User, validated_data: dict[str, Any]) -> User:
         """Change the account; two changes to one address at once end in one 400, not in a 500."""
         try:
@@ -52,11 +93,38 @@ class AccountSerializer(UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[m
 class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # type: ignore[misc]
     """A new account: a name, a password and, if wanted, an address."""
 
+    serializer_field_mapping = TEXT_FIELDS
+    username = UsernameField(
+        max_length=150,
+        validators=[UnicodeUsernameValidator()],
+        help_text="150 characters or fewer: letters, digits and @ . + - _ only.",
+    )
+    password = NewPasswordField(write_only=True)
+
+
+class SetPasswordSerializer(DjoserSetPasswordSerializer):  # type: ignore[misc]
+    """The password that is, and the one to be. Not write-only: djoser's view reads the new one from the output."""
+
+    new_password = NewPasswordField()
+    current_password = PasswordField()
+
+
+class CloseAccountSerializer(UserDeleteSerializer):  # type: ignore[misc]
+    """The password, so that a token alone cannot close an account."""
+
+    current_password = PasswordField()
+
 
 class LoginSerializer(TokenObtainSerializer):
     """A name and a password for a pair of tokens."""
 
     user: User
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # simplejwt's own turn numbers into text, and trim the password.
+        self.fields["username"] = LoginNameField(write_only=True)
+        self.fields["password"] = PasswordField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Open a session and return its first pair."""
@@ -67,7 +135,7 @@ class LoginSerializer(TokenObtainSerializer):
 class RefreshSerializer(serializers.Serializer[Any]):
     """A refresh token for the next pair; it works once."""
 
-    refresh = serializers.CharField(write_only=True)
+    refresh = TextField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Spend the token and return the next pair, both or neither."""
@@ -77,7 +145,7 @@ class RefreshSerializer(serializers.Serializer[Any]):
 class BlacklistSerializer(serializers.Serializer[Any]):
     """A refresh token whose session is to end."""
 
-    refresh = serializers.CharField(write_only=True)
+    refresh = TextField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """End the session."""
@@ -88,7 +156,7 @@ class BlacklistSerializer(serializers.Serializer[Any]):
 class VerifySerializer(serializers.Serializer[Any]):
     """A token of either kind."""
 
-    token = serializers.CharField(write_only=True)
+    token = TextField(write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a token that would not be accepted."""

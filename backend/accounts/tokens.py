@@ -32,7 +32,7 @@ class SessionToken(Token):
         super().verify()
         try:
             UUID(self[SESSION_CLAIM])
-        except (KeyError, ValueError, AttributeError):
+        except (KeyError, ValueError, AttributeError, TypeError):
             raise TokenError("Token has no session") from None
 
 
@@ -42,6 +42,11 @@ class SessionAccessToken(SessionToken, AccessToken):
 
 class AnySessionToken(SessionToken, UntypedToken):
     """A token of either kind, for asking whether it is still good."""
+
+    def verify_token_type(self) -> None:
+        """Raise ``TokenError`` for a token of a third kind, or of none: nothing would accept it."""
+        if self.payload.get("token_type") not in (SessionAccessToken.token_type, SessionRefreshToken.token_type):
+            raise TokenError("Token has wrong type")
 
 
 class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # so are simplejwt's own

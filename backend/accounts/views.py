@@ -6,6 +6,7 @@ from typing import Any
 from djoser.views import UserViewSet
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.mixins import DestroyModelMixin, ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,8 +18,10 @@ from accounts.models import Session, SessionQuerySet, User
 from accounts.serializers import (
     AccountSerializer,
     BlacklistSerializer,
+    CloseAccountSerializer,
     LoginSerializer,
     RefreshSerializer,
+    RegistrationSerializer,
     SessionSerializer,
     VerifySerializer,
 )
@@ -45,7 +48,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         summary="Register",
         description="Create an account. Public: nobody has a token yet.",
         auth=[],
-        responses={201: None, 400: BAD_REQUEST, 503: UNAVAILABLE},
+        responses={201: RegistrationSerializer, 400: BAD_REQUEST, 503: UNAVAILABLE},
         examples=[
             OpenApiExample("Register", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
         ],
@@ -76,6 +79,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         operation_id="close_account",
         summary="Close your account",
         description="Takes your current password. Ends every session; your transactions stay in the ledger.",
+        request=CloseAccountSerializer,
         responses={204: OpenApiResponse(description="The account is closed."), 400: BAD_REQUEST, **ALWAYS},
     ),
 )
@@ -84,6 +88,11 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
 
     djoser's own view set has more; what needs mail is not routed, nor what would list other accounts.
     """
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Look at no token where somebody registers: one that has run out must not keep them from it."""
+        registers = self.request is not None and self.request.method == "POST" and "create" in self.action_map.values()
+        return [] if registers else super().get_authenticators()
 
     def get_object(self) -> User:
         """Return the account that asks."""
@@ -99,7 +108,7 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         operation_id="set_password",
         summary="Change your password",
         description="Ends every session, this one too: log in again.",
-        responses={204: None, 400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={204: None, 400: BAD_REQUEST, **ALWAYS},
     )
     def set_password(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the password; saving it ends every session."""

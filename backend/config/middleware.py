@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
 
 from config.errors import DATABASE_ERRORS, log_database_error, service_unavailable
 from config.logs import request_id
@@ -52,3 +53,28 @@ class DatabaseUnavailableMiddleware:
             log_database_error(exception)
             return service_unavailable()
         return None
+
+
+class ReadWholeBodyMiddleware:
+    """Read what a view has left of the body.
+
+    Gunicorn closes a connection on which more than 64 kB are left, after an answer that promised to keep it. nginx may
+    have sent the next client's request there by then, and cannot send it again: 100 kB to ``/auth/jwt/logout/`` were
+    somebody else's 503.
+    """
+
+    PIECE = 64 * 1024
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer the request, then read on."""
+        response = self.get_response(request)
+        left = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
+        try:
+            while left > 0 and (piece := request.read(self.PIECE)):
+                left -= len(piece)
+        except UnreadablePostError:
+            pass  # the client has gone, and the connection with it
+        return response

@@ -40,7 +40,9 @@ INSTALLED_APPS = [
     "health",
 ]
 MIDDLEWARE = [
-    # First, so that a probe is answered whatever Host it sends and whatever the database does.
+    # Around all others, which may answer without a look at the body.
+    "config.middleware.ReadWholeBodyMiddleware",
+    # Before the rest, so that a probe is answered whatever Host it sends and whatever the database does.
     "health.middleware.HealthMiddleware",
     "config.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -207,7 +209,7 @@ REST_FRAMEWORK = {
     # JSON and nothing else: the browsable pages would list user names in their forms.
     "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "config.openapi.OperationSchema",
     "DEFAULT_PAGINATION_CLASS": "config.pagination.NumberedPages",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
@@ -224,6 +226,8 @@ DJOSER = {
         "user": "accounts.serializers.AccountSerializer",
         "current_user": "accounts.serializers.AccountSerializer",
         "user_create": "accounts.serializers.RegistrationSerializer",
+        "user_delete": "accounts.serializers.CloseAccountSerializer",
+        "set_password": "accounts.serializers.SetPasswordSerializer",
     },
 }
 SIMPLE_JWT = {
@@ -260,6 +264,10 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX_TRIM": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.openapi.describe_every_answer",
+    ],
     # From the sidecar package: no page loads anything from another host.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

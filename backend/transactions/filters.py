@@ -16,6 +16,7 @@ from rest_framework.filters import SearchFilter
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from config.fields import NO_NUL
 from transactions.models import AMOUNT_PATTERN, Transaction
 
 MAX_TERMS = 10
@@ -52,9 +53,9 @@ class DescriptionSearchFilter(SearchFilter):
         return ["description"]
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """Describe the parameter with its bound."""
+        """Describe the parameter with its bounds."""
         parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
-        parameters[0]["schema"]["maxLength"] = MAX_LENGTH
+        parameters[0]["schema"] |= {"maxLength": MAX_LENGTH, "pattern": NO_NUL}
         return parameters
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: APIView) -> QuerySet[Any]:

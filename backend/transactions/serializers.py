@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from config.fields import TEXT_FIELDS
 from transactions.models import AMOUNT_PATTERN, Transaction
 
 
@@ -31,6 +32,7 @@ class AmountField(serializers.DecimalField):
 class TransactionSerializer(serializers.ModelSerializer[Transaction]):
     """A transaction. Its owner, id and time are the server's to set; a client's are ignored."""
 
+    serializer_field_mapping = TEXT_FIELDS
     amount = AmountField(
         max_digits=10,
         decimal_places=2,
