@@ -3,6 +3,8 @@
 import unicodedata
 from typing import Any, ClassVar
 
+from django.conf import settings
+from django.contrib.auth.password_validation import validate_password
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
@@ -11,11 +13,14 @@ from djoser.serializers import UserCreateSerializer, UserDeleteSerializer, UserS
 from rest_framework import serializers
 from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
-from accounts.models import Session, User
+from accounts.attempts import attempt, unlock
+from accounts.mail import owner_of
+from accounts.models import OutgoingMail, Session, User
 from accounts.sessions import check_token, continue_session, end_session_of, open_session
 from accounts.tokens import SESSION_CLAIM
 from accounts.validators import MaximumLengthValidator
-from config.fields import TEXT_FIELDS, VISIBLE, PasswordField, TextField
+from config.clients import client_address
+from config.fields import TEXT_FIELDS, VISIBLE, EmailField, PasswordField, TextField
 
 
 class UsernameField(TextField):
@@ -82,16 +87,23 @@ class AccountSerializer(UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[m
     serializer_field_mapping = TEXT_FIELDS
 
     def update(self, instance: User, validated_data: dict[str, Any]) -> User:
-        """Change the account; two changes to one address at once end in one 400, not in a 500."""
+        """Change the account; two changes to one address at once end in one 400, not in a 500.
+
+        Only what was sent is written: the whole row, as it was when this request began, would bring back a password
+        that has been changed since.
+        """
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
         try:
             with transaction.atomic():
-                return super().update(instance, validated_data)  # type: ignore[no-any-return]
+                instance.save(update_fields=validated_data.keys())
         except IntegrityError:
             raise serializers.ValidationError({"email": ["A user with that email address already exists."]}) from None
+        return instance
 
 
 class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # type: ignore[misc]
-    """A new account: a name, a password and, if wanted, an address."""
+    """A new account: a name, a password and an address, which may be left out where it need not be confirmed."""
 
     serializer_field_mapping = TEXT_FIELDS
     username = UsernameField(
@@ -101,18 +113,96 @@ class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # typ
     )
     password = NewPasswordField(write_only=True)
 
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        """Require the address where the account is of no use without it."""
+        fields: dict[str, serializers.Field[Any, Any, Any, Any]] = super().get_fields()
+        if settings.ACTIVATION_ENABLED:
+            fields["email"] = EmailField(max_length=254)
+        return fields
 
-class SetPasswordSerializer(DjoserSetPasswordSerializer):  # type: ignore[misc]
+
+class CurrentPasswordMixin:
+    """Check the password of the account that asks, as a login would: with a bound on failed attempts."""
+
+    def validate_current_password(self, value: str) -> str:
+        """Refuse a password that is not the present one."""
+        request = self.context["request"]  # type: ignore[attr-defined]
+        with attempt(name=request.user.username, address=client_address(request)) as current:
+            current.succeeded = request.user.check_password(value)
+        if not current.succeeded:
+            self.fail("invalid_password")  # type: ignore[attr-defined]
+        return value
+
+
+class SetPasswordSerializer(CurrentPasswordMixin, DjoserSetPasswordSerializer):  # type: ignore[misc]
     """The password that is, and the one to be. Not write-only: djoser's view reads the new one from the output."""
 
     new_password = NewPasswordField()
     current_password = PasswordField()
 
 
-class CloseAccountSerializer(UserDeleteSerializer):  # type: ignore[misc]
+class CloseAccountSerializer(CurrentPasswordMixin, UserDeleteSerializer):  # type: ignore[misc]
     """The password, so that a token alone cannot close an account."""
 
     current_password = PasswordField()
+
+
+class AddressSerializer(serializers.Serializer[Any]):
+    """An address, of an account or of nobody."""
+
+    email = EmailField(max_length=254, write_only=True)
+
+
+class LinkSerializer(serializers.Serializer[Any]):
+    """What the link in a mail carries.
+
+    djoser's own says which of the two is wrong, which tells who has an account, and fails on what is not text.
+    """
+
+    uid = TextField(max_length=64, write_only=True)
+    token = TextField(max_length=128, write_only=True)
+
+    kind = OutgoingMail.Kind.ACTIVATION
+
+    def owner(self) -> User:
+        """Return the account that the link is good for, locked."""
+        account = owner_of(uid=self.validated_data["uid"], token=self.validated_data["token"], kind=self.kind)
+        if account is None:
+            raise serializers.ValidationError({"token": ["This link is not valid, or not any more."]})
+        return account
+
+
+class ActivationSerializer(LinkSerializer):
+    """The link of a registration."""
+
+    @transaction.atomic
+    def save(self, **kwargs: Any) -> User:
+        """Make the account active."""
+        account = self.owner()
+        account.is_active, account.awaits_activation = True, False
+        account.save(update_fields=["is_active", "awaits_activation"])
+        return account
+
+
+class PasswordResetSerializer(LinkSerializer):
+    """The link of a forgotten password, and the next one."""
+
+    kind = OutgoingMail.Kind.PASSWORD_RESET
+    new_password = NewPasswordField(write_only=True)
+
+    @transaction.atomic
+    def save(self, **kwargs: Any) -> User:
+        """Set the password; of two uses of one link at once, the second finds it spent."""
+        account = self.owner()
+        try:
+            validate_password(self.validated_data["new_password"], account)
+        except DjangoValidationError as error:
+            raise serializers.ValidationError({"new_password": error.messages}) from None
+        account.set_password(self.validated_data["new_password"])
+        account.save(update_fields=["password"])
+        # Whoever reads the mail is the owner, whatever was tried before.
+        unlock(name=account.username)
+        return account
 
 
 class LoginSerializer(TokenObtainSerializer):

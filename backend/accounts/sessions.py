@@ -14,9 +14,10 @@ from rest_framework.request import Request
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
-from accounts.models import Session, User
+from accounts.models import Session, SessionQuerySet, User
 from accounts.tokens import SESSION_CLAIM, AnySessionToken, SessionRefreshToken
 from config.clients import client_address
+from config.upkeep import delete_in_batches
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,12 @@ def end_session_of(*, refresh: str) -> None:
         if session is None or token.spent_at() is not None:
             raise TokenError(SPENT)
         Session.objects.filter(pk=session.pk).end()
+    logger.info("logout: account %s, session %s", session.user_id, session.pk)
+
+
+def end_sessions(*, sessions: SessionQuerySet, account: int) -> None:
+    """End ``sessions``, all of one account, which asked for it."""
+    logger.info("logout: account %s, %s sessions", account, sessions.end())
 
 
 def check_token(*, token: str) -> None:
@@ -96,10 +103,12 @@ def check_token(*, token: str) -> None:
 def remove_expired() -> dict[str, int]:
     """Remove what can open nothing any more, and return how many rows of each kind."""
     now = timezone.now()
-    # A session that was ended early is kept for its natural life: its owner may ask what happened.
-    sessions, _ = Session.objects.filter(expires_at__lt=now).delete()
-    tokens, _ = OutstandingToken.objects.filter(expires_at__lt=now).delete()
-    return {"sessions": sessions, "refresh tokens": tokens}
+    return {
+        # A session that was ended early is kept for its natural life: its owner may ask what happened, and
+        # accounts.attempts looks there for the addresses that an account is used from.
+        "sessions": delete_in_batches(Session.objects.filter(expires_at__lt=now)),
+        "refresh tokens": delete_in_batches(OutstandingToken.objects.filter(expires_at__lt=now)),
+    }
 
 
 def _lock(token: SessionRefreshToken) -> Session | None:

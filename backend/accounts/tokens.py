@@ -28,10 +28,11 @@ class SessionToken(Token):
         return token_backend()
 
     def verify(self) -> None:
-        """Raise ``TokenError`` for a token that names no session: no part of this API has made it."""
+        """Raise ``TokenError`` for a token that names no session or account: no part of this API has made it."""
         super().verify()
         try:
             UUID(self[SESSION_CLAIM])
+            int(self["user_id"])
         except (KeyError, ValueError, AttributeError, TypeError):
             raise TokenError("Token has no session") from None
 
@@ -88,8 +89,12 @@ class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # s
         return record.blacklisted_at if record else None
 
     def spend(self) -> None:
-        """Mark this token as exchanged."""
-        BlacklistedToken.objects.create(token=OutstandingToken.objects.get(jti=self["jti"]))
+        """Mark this token as exchanged; raise ``TokenError`` where its record is gone."""
+        record = OutstandingToken.objects.filter(jti=self["jti"]).first()
+        if record is None:
+            # It has run out by the clock of the host that removed it.
+            raise TokenError("Token is invalid or expired")
+        BlacklistedToken.objects.create(token=record)
 
     def pair(self, session: Session) -> dict[str, Any]:
         """Return this token and an access token, as a client gets them; both end with ``session`` at the latest."""

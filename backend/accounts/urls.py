@@ -1,14 +1,19 @@
 """Routes under /auth/, each written out: djoser's own patterns are not anchored, and route more than works here."""
 
+from django.conf import settings
 from django.urls import path
 
 from accounts.views import (
     AccountViewSet,
+    ActivateView,
+    AskForActivationView,
+    AskForPasswordResetView,
     BlacklistView,
     LoginView,
     LogoutAllView,
     LogoutView,
     RefreshView,
+    ResetPasswordView,
     SessionViewSet,
     VerifyView,
 )
@@ -30,3 +35,15 @@ urlpatterns = [
     path("sessions/", SessionViewSet.as_view({"get": "list"}), name="sessions"),
     path("sessions/<uuid:pk>/", SessionViewSet.as_view({"delete": "destroy"}), name="session"),
 ]
+
+# Without mail they could only fail, so they are not there, and not in the schema.
+if settings.MAIL_ENABLED:
+    urlpatterns += [
+        path("users/reset_password/", AskForPasswordResetView.as_view(), name="ask-for-password-reset"),
+        path("users/reset_password_confirm/", ResetPasswordView.as_view(), name="reset-password"),
+    ]
+if settings.ACTIVATION_ENABLED:
+    urlpatterns += [
+        path("users/resend_activation/", AskForActivationView.as_view(), name="ask-for-activation"),
+        path("users/activation/", ActivateView.as_view(), name="activate"),
+    ]

@@ -3,11 +3,14 @@
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
+from django.db import transaction
 from djoser.views import UserViewSet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.generics import GenericAPIView
 from rest_framework.mixins import DestroyModelMixin, ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,21 +18,27 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 from rest_framework_simplejwt.views import TokenViewBase
 
-from accounts.models import Session, SessionQuerySet, User
+from accounts.mail import ask_for
+from accounts.models import OutgoingMail, Session, SessionQuerySet, User
 from accounts.serializers import (
     AccountSerializer,
+    ActivationSerializer,
+    AddressSerializer,
     BlacklistSerializer,
     CloseAccountSerializer,
     LoginSerializer,
+    PasswordResetSerializer,
     RefreshSerializer,
     RegistrationSerializer,
     SessionSerializer,
     VerifySerializer,
 )
+from accounts.sessions import end_sessions
 from accounts.tokens import SESSION_CLAIM
-from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE
+from config.openapi import BAD_REQUEST, NOT_FOUND, TOO_MANY_REQUESTS, UNAUTHORIZED, UNAVAILABLE
 
-PUBLIC_ERRORS = {400: BAD_REQUEST, 401: UNAUTHORIZED, 503: UNAVAILABLE}
+LOGOUT_ERRORS = {401: UNAUTHORIZED, 429: TOO_MANY_REQUESTS, 503: UNAVAILABLE}
+CHANGE_ERRORS = {400: BAD_REQUEST, **LOGOUT_ERRORS}
 
 ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
 PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
@@ -49,7 +58,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         summary="Register",
         description="Create an account. Public: nobody has a token yet.",
         auth=[],
-        responses={201: RegistrationSerializer, 400: BAD_REQUEST, 503: UNAVAILABLE},
+        responses={201: RegistrationSerializer, 400: BAD_REQUEST, 429: TOO_MANY_REQUESTS, 503: UNAVAILABLE},
         examples=[
             OpenApiExample("Register", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
             OpenApiExample("Registered", {"id": 1, "username": "alice", "email": ""}, response_only=True),
@@ -67,14 +76,14 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         operation_id="replace_account",
         summary="Replace your account's details",
         description="Sets the e-mail address.",
-        responses={200: AccountSerializer, 400: BAD_REQUEST, **ALWAYS},
+        responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     partial_update=extend_schema(
         tags=["accounts"],
         operation_id="update_account",
         summary="Change your account's details",
         description="Sets the e-mail address, if it is given.",
-        responses={200: AccountSerializer, 400: BAD_REQUEST, **ALWAYS},
+        responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     destroy=extend_schema(
         tags=["accounts"],
@@ -82,7 +91,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         summary="Close your account",
         description="Takes your current password. Ends every session; your transactions stay in the ledger.",
         request=CloseAccountSerializer,
-        responses={204: OpenApiResponse(description="The account is closed."), 400: BAD_REQUEST, **ALWAYS},
+        responses={204: OpenApiResponse(description="The account is closed."), **CHANGE_ERRORS},
     ),
 )
 class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
@@ -101,6 +110,15 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         user: User = self.request.user
         return user
 
+    def perform_create(self, serializer: Any, **kwargs: Any) -> None:
+        """Register; where the address has to be confirmed, the account waits for that."""
+        if not settings.ACTIVATION_ENABLED:
+            super().perform_create(serializer, **kwargs)
+            return
+        with transaction.atomic():
+            super().perform_create(serializer, is_active=False, awaits_activation=True, **kwargs)
+            ask_for(kind=OutgoingMail.Kind.ACTIVATION, address=serializer.instance.email)
+
     def perform_destroy(self, instance: User) -> None:
         """Close the account rather than delete it: its transactions are a ledger."""
         instance.close()
@@ -110,12 +128,121 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         operation_id="set_password",
         summary="Change your password",
         description="Ends every session, this one too: log in again.",
-        responses={204: None, 400: BAD_REQUEST, **ALWAYS},
+        responses={204: None, **CHANGE_ERRORS},
     )
     def set_password(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the password; saving it ends every session."""
-        response: Response = super().set_password(request, *args, **kwargs)
-        return response
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        account = self.get_object()
+        account.set_password(serializer.validated_data["new_password"])
+        # Only this: the whole row, as it was when this request began, could make a disabled account active again.
+        account.save(update_fields=["password"])
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+class PublicView(GenericAPIView[Any]):
+    """Anybody may ask, and no token is looked at."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+
+class MailView(PublicView):
+    """Ask for a mail. Public: who needs it cannot log in. The answer is the same for every address."""
+
+    serializer_class = AddressSerializer
+    kind: OutgoingMail.Kind
+
+    def post(self, request: Request) -> Response:
+        """Note that a mail is wanted."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        ask_for(kind=self.kind, address=serializer.validated_data["email"])
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+class LinkView(PublicView):
+    """Use the link of a mail. Public: the token in the body is the credential."""
+
+    def post(self, request: Request) -> Response:
+        """Do what the link is for."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        serializer.save()
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+MAIL_ASKED_FOR = OpenApiResponse(
+    description="If there is such an account, a mail is on its way. The answer tells nobody whether there is."
+)
+MAIL_ERRORS = {400: BAD_REQUEST, 429: TOO_MANY_REQUESTS, 503: UNAVAILABLE}
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["accounts"],
+        operation_id="ask_for_password_reset",
+        summary="Ask for a password reset",
+        description="Sends a link to the address of an account, if there is one. Public.",
+        auth=[],
+        responses={204: MAIL_ASKED_FOR, **MAIL_ERRORS},
+        examples=[OpenApiExample("An address", {"email": "alice@example.com"}, request_only=True)],
+    )
+)
+class AskForPasswordResetView(MailView):
+    """Ask for a link to choose a new password."""
+
+    kind = OutgoingMail.Kind.PASSWORD_RESET
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["accounts"],
+        operation_id="reset_password",
+        summary="Reset a password",
+        description="Takes what the link carries, once, and ends every session. Public.",
+        auth=[],
+        responses={204: OpenApiResponse(description="The password is the new one."), **MAIL_ERRORS},
+    )
+)
+class ResetPasswordView(LinkView):
+    """Choose a new password."""
+
+    serializer_class = PasswordResetSerializer
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["accounts"],
+        operation_id="ask_for_activation",
+        summary="Ask for the activation mail again",
+        description="Sends the link to the address of a registration that waits for it, if there is one. Public.",
+        auth=[],
+        responses={204: MAIL_ASKED_FOR, **MAIL_ERRORS},
+        examples=[OpenApiExample("An address", {"email": "alice@example.com"}, request_only=True)],
+    )
+)
+class AskForActivationView(MailView):
+    """Ask for the link that confirms a registration."""
+
+    kind = OutgoingMail.Kind.ACTIVATION
+
+
+@extend_schema_view(
+    post=extend_schema(
+        tags=["accounts"],
+        operation_id="activate",
+        summary="Activate an account",
+        description="Takes what the link carries, once. Public.",
+        auth=[],
+        responses={204: OpenApiResponse(description="The account is active: log in."), **MAIL_ERRORS},
+    )
+)
+class ActivateView(LinkView):
+    """Confirm a registration."""
+
+    serializer_class = ActivationSerializer
 
 
 @extend_schema_view(
@@ -124,7 +251,7 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         operation_id="login",
         summary="Log in",
         description="Exchange a user name and a password for a pair of tokens. Public.",
-        responses={200: TokenPairSerializer, 400: BAD_REQUEST, **ALWAYS},
+        responses={200: TokenPairSerializer, **CHANGE_ERRORS},
         examples=[
             OpenApiExample("Log in", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
             OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"]),
@@ -143,7 +270,7 @@ class LoginView(TokenViewBase):
         operation_id="refresh",
         summary="Refresh",
         description="Exchange a refresh token for the next pair. It works once. Public: the token is the credential.",
-        responses={200: TokenPairSerializer, 400: BAD_REQUEST, **ALWAYS},
+        responses={200: TokenPairSerializer, **CHANGE_ERRORS},
         examples=[OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"])],
     )
 )
@@ -165,7 +292,7 @@ class RefreshView(TokenViewBase):
         responses={
             200: OpenApiResponse(OpenApiTypes.OBJECT, "The token is valid; the object is empty."),
             400: BAD_REQUEST,
-            **ALWAYS,
+            **LOGOUT_ERRORS,
         },
     )
 )
@@ -183,7 +310,7 @@ class VerifyView(TokenViewBase):
         description="Ends the session that the token belongs to. Public: the token is the credential.",
         responses={
             200: OpenApiResponse(OpenApiTypes.OBJECT, "The session is over; the object is empty."),
-            **PUBLIC_ERRORS,
+            **CHANGE_ERRORS,
         },
     )
 )
@@ -200,7 +327,12 @@ class BlacklistView(TokenViewBase):
         summary="Log out",
         description="Ends the session of the access token: it and the session's refresh token stop working.",
         request=None,
-        responses={204: OpenApiResponse(description="The session is over."), 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={
+            204: OpenApiResponse(description="The session is over."),
+            401: UNAUTHORIZED,
+            429: TOO_MANY_REQUESTS,
+            503: UNAVAILABLE,
+        },
     )
 )
 class LogoutView(APIView):
@@ -208,7 +340,8 @@ class LogoutView(APIView):
 
     def post(self, request: Request) -> Response:
         """End it."""
-        _sessions(request).filter(pk=request.auth[SESSION_CLAIM]).end()  # type: ignore[index]
+        sessions = _sessions(request).filter(pk=request.auth[SESSION_CLAIM])  # type: ignore[index]
+        end_sessions(sessions=sessions, account=_account(request))
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -219,7 +352,12 @@ class LogoutView(APIView):
         summary="Log out everywhere",
         description="Ends every session of your account, this one too.",
         request=None,
-        responses={204: OpenApiResponse(description="All sessions are over."), 401: UNAUTHORIZED, 503: UNAVAILABLE},
+        responses={
+            204: OpenApiResponse(description="All sessions are over."),
+            401: UNAUTHORIZED,
+            429: TOO_MANY_REQUESTS,
+            503: UNAVAILABLE,
+        },
     )
 )
 class LogoutAllView(APIView):
@@ -227,7 +365,7 @@ class LogoutAllView(APIView):
 
     def post(self, request: Request) -> Response:
         """End them."""
-        _sessions(request).end()
+        end_sessions(sessions=_sessions(request), account=_account(request))
         return Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -254,6 +392,7 @@ class LogoutAllView(APIView):
             204: OpenApiResponse(description="The session is over."),
             401: UNAUTHORIZED,
             404: NOT_FOUND,
+            429: TOO_MANY_REQUESTS,
             503: UNAVAILABLE,
         },
     ),
@@ -270,8 +409,13 @@ class SessionViewSet(ListModelMixin, DestroyModelMixin, GenericViewSet[Session])
 
     def perform_destroy(self, instance: Session) -> None:
         """End the session; the row stays until it would have run out."""
-        _sessions(self.request).filter(pk=instance.pk).end()
+        end_sessions(sessions=_sessions(self.request).filter(pk=instance.pk), account=_account(self.request))
 
 
 def _sessions(request: Request) -> SessionQuerySet:
-    return Session.objects.live().filter(user_id=request.user.pk)  # type: ignore[misc]
+    return Session.objects.live().filter(user_id=_account(request))
+
+
+def _account(request: Request) -> int:
+    account: int = request.user.pk  # type: ignore[assignment] # nobody else gets past the permission
+    return account

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -104,6 +105,20 @@ class Variable(Generic[T]):
         return text.rstrip("\r\n")
 
 
+class OptionalVariable(Variable[T | None]):
+    """A variable that may be missing: what it configures is then not there.
+
+    An empty secret file counts as missing too: Compose mounts a file whether or not it is needed.
+    """
+
+    def read(self, source: Mapping[str, str]) -> T | None:
+        """Return the checked value from ``source``, or None; raise ``InvalidError`` for anything else."""
+        raw = self._raw(source)
+        if raw is None or (raw == "" and self.name not in source):
+            return None
+        return super().read(source)
+
+
 def text(pattern: str) -> Callable[[str], str]:
     """Accept text that matches ``pattern`` in full."""
 
@@ -171,6 +186,61 @@ def endpoint(raw: str) -> str:
 def key_ring(raw: str) -> list[str]:
     """Accept one or more keys, one a line."""
     return [secret(50)(line) for line in raw.split("\n")]
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """Where mail is handed over."""
+
+    backend: str
+    host: str = "localhost"
+    port: int = 25
+    user: str = ""
+    password: str = ""
+    use_tls: bool = False
+    use_ssl: bool = False
+
+
+MAIL_PORTS: Final = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
+"""The port of each scheme; django-environ knows none of them."""
+
+
+def mail_server(raw: str) -> MailServer:
+    """Accept the address of a mail server, or ``consolemail://``."""
+    if raw == "consolemail://":
+        return MailServer("django.core.mail.backends.console.EmailBackend")
+    # What django-environ would pass over: a slash in a password ends the host there, and a plus becomes a space.
+    part = r"(?:[A-Za-z0-9._~!$&'()*,;=-]|%[0-9A-Fa-f]{2})+"
+    host = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+    match = re.fullmatch(rf"(smtp(?:\+tls|\+ssl)?)://({part}:{part}@)?({host})(:[0-9]{{1,5}})?/?", raw)
+    if not match:
+        raise InvalidError("is malformed")
+    scheme, credentials = match[1], match[2]
+    if credentials and scheme == "smtp":
+        raise InvalidError("would send a password in clear")
+    try:
+        config = environ.Env.email_url_config(raw)
+    except ValueError:
+        raise InvalidError("is malformed") from None
+    port = config["EMAIL_PORT"] or MAIL_PORTS[scheme]
+    return MailServer(
+        config["EMAIL_BACKEND"],
+        config["EMAIL_HOST"],
+        port,
+        config["EMAIL_HOST_USER"] or "",
+        config["EMAIL_HOST_PASSWORD"] or "",
+        config.get("EMAIL_USE_TLS", False),
+        config.get("EMAIL_USE_SSL", False),
+    )
+
+
+def link_template(raw: str) -> str:
+    """Accept the address of a page with ``{uid}`` and ``{token}`` in it."""
+    if not re.fullmatch(r"https?://[^\s{}<>\"]+", raw.replace("{uid}", "uid").replace("{token}", "token")):
+        raise InvalidError("is no address of a page")
+    if raw.count("{uid}") != 1 or raw.count("{token}") != 1:
+        raise InvalidError("lacks {uid} or {token}, or has one of them twice")
+    return raw
 
 
 def secret(minimum_length: int) -> Callable[[str], str]:
@@ -287,6 +357,82 @@ class Environment:
         parse=whole(0, 300),
         accepts="0 to 300",
         default="5",
+    )
+
+    # Accounts -----------------------------------------------------------------------------------
+
+    DJANGO_ACCOUNT_FAILURES_LIMIT = Variable(
+        "How many attempts on the password of one account may fail in one window: from all addresses together that the"
+        " account has not been used from, and from each that it has.",
+        parse=whole(1, 1_000_000),
+        accepts="1 to 1000000",
+        default="10",
+    )
+    DJANGO_ACCOUNT_FAILURES_WINDOW_SECONDS = Variable(
+        "How long such a window is, in seconds; it begins with the first failure.",
+        parse=whole(1, 86_400),
+        accepts="1 to 86400",
+        default="900",
+    )
+    DJANGO_ACTIVATION_ENABLED = Variable(
+        "A registration is confirmed by a mail before anybody can log in. Needs EMAIL_URL.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="false",
+    )
+    DJANGO_ACTIVATION_URL = OptionalVariable(
+        "The page of your frontend that confirms a registration, for the link in the mail.",
+        parse=link_template,
+        accepts="an address with {uid} and {token} in it",
+        example="https://app.example.com/activate/{uid}/{token}",
+    )
+    DJANGO_PASSWORD_RESET_URL = OptionalVariable(
+        "The page of your frontend where a new password is chosen, for the link in the mail.",
+        parse=link_template,
+        accepts="an address with {uid} and {token} in it",
+        example="https://app.example.com/reset-password/{uid}/{token}",
+    )
+
+    # Mail ---------------------------------------------------------------------------------------
+
+    EMAIL_URL = OptionalVariable(
+        "The mail server. Without one there is no password reset and no activation. consolemail:// writes mail to the"
+        " log instead, which is the embedded mode's default.",
+        parse=mail_server,
+        accepts="smtp://host:port, smtp+tls://user:password@host:port (STARTTLS), smtp+ssl://user:password@host:port"
+        " or consolemail://; in the user and the password everything but letters, digits and -._~ as %XX",
+        secret=True,
+    )
+    EMAIL_FROM = OptionalVariable(
+        "The sender of mail.",
+        parse=text(r"([^<>@\"\r\n]+ <[^<>@\s]+@[A-Za-z0-9.-]+>|[^<>@\s]+@[A-Za-z0-9.-]+)"),
+        accepts="an address, or a name and an address in angle brackets",
+        example="Transactions <noreply@example.com>",
+    )
+    EMAIL_NETWORK_INTERNAL = Variable(
+        "false gives the upkeep container, which sends mail, a way out to a mail server outside of this host. Compose"
+        " cannot negate, hence the negative name.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="true",
+        readers=("compose",),
+    )
+
+    # Upkeep -------------------------------------------------------------------------------------
+
+    UPKEEP_INTERVAL_SECONDS = Variable(
+        "How often expired rows are removed, in seconds.",
+        parse=whole(1, 86_400),
+        accepts="1 to 86400",
+        default="3600",
+        readers=("compose", "scripts"),
+    )
+    UPKEEP_MEMORY_MB = Variable(
+        "The most memory that the upkeep container may use, in MB.",
+        parse=whole(64, 1_000_000),
+        accepts="64 or more",
+        default="192",
+        readers=("compose",),
     )
 
     # Database -----------------------------------------------------------------------------------
@@ -417,6 +563,14 @@ class Environment:
         parse=whole(1, 100_000),
         accepts="1 to 100000",
         default="100",
+        readers=("nginx",),
+    )
+    NGINX_AUTH_RATE = Variable(
+        "How often one client address may send something to the account endpoints, which take passwords and tokens; a"
+        " burst of 5 more is let through.",
+        parse=text(r"[1-9][0-9]{0,4}r/[sm]"),
+        accepts="a number from 1 to 99999 and r/s or r/m",
+        default="30r/m",
         readers=("nginx",),
     )
     NGINX_UPSTREAM_TIMEOUT_SECONDS = Variable(
@@ -579,6 +733,17 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY. Accepted: a key of its own, so that one can be replaced"
             f" without the other; {INIT_REMEDY}."
         )
+    for name, reason, needed in (
+        ("EMAIL_FROM", "EMAIL_URL is set", values.get("EMAIL_URL")),
+        ("DJANGO_PASSWORD_RESET_URL", "EMAIL_URL is set", values.get("EMAIL_URL")),
+        ("EMAIL_URL", "DJANGO_ACTIVATION_ENABLED is true", values.get("DJANGO_ACTIVATION_ENABLED")),
+        ("DJANGO_ACTIVATION_URL", "DJANGO_ACTIVATION_ENABLED is true", values.get("DJANGO_ACTIVATION_ENABLED")),
+    ):
+        if needed and name in values and values[name] is None:
+            problems.append(
+                f"{name} is missing although {reason}. Accepted: {getattr(Environment, name).accepts}; set it, or"
+                f" {'remove EMAIL_URL' if reason.startswith('EMAIL') else 'set DJANGO_ACTIVATION_ENABLED=false'}."
+            )
     sizing = (
         "WEB_CONCURRENCY",
         "GUNICORN_THREADS",
@@ -620,7 +785,10 @@ def example() -> str:
     for variable in Environment.variables():
         lines += ["", f"# {variable.purpose}"]
         lines.append(f"# Read by {', '.join(variable.readers)}. Accepted: {variable.accepts}.")
-        if variable.secret:
+        if isinstance(variable, OptionalVariable):
+            lines.append("# Optional." + (" A secret: Compose mounts secrets/email_url." if variable.secret else ""))
+            lines += [f"#{name}={variable.example}" for name in variable.names]
+        elif variable.secret:
             lines.append(
                 "# Required. A secret: Compose mounts its file from secrets/, where ./scripts/init makes it. Outside"
             )

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from uuid import uuid4
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
+from rest_framework.exceptions import APIException
 
-from config.errors import DATABASE_ERRORS, log_database_error, service_unavailable
+from config.errors import DATABASE_ERRORS, RETRY_AFTER_SECONDS, error, log_database_error, service_unavailable
 from config.logs import request_id
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -38,7 +40,10 @@ class RequestIdMiddleware:
 
 
 class DatabaseUnavailableMiddleware:
-    """Answer 503 where a view outside Django REST framework cannot reach the database."""
+    """Answer 503 where a view outside Django REST framework cannot reach the database, and 429 where one may not go on.
+
+    The admin site's login is such a view.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -48,10 +53,14 @@ class DatabaseUnavailableMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Turn a database that is away into 503; leave every other exception to Django."""
+        """Turn a database that is away into 503, and too many attempts into 429; leave the rest to Django."""
         if isinstance(exception, DATABASE_ERRORS):
             log_database_error(exception)
             return service_unavailable()
+        if isinstance(exception, APIException) and exception.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            response = error(HTTPStatus.TOO_MANY_REQUESTS, str(exception.detail))
+            response["Retry-After"] = str(getattr(exception, "wait", RETRY_AFTER_SECONDS))
+            return response
         return None
 
 

@@ -33,6 +33,11 @@ BAD_REQUEST = OpenApiResponse(
         OpenApiExample("Not JSON", {"detail": "JSON parse error - Expecting value: line 1 column 1 (char 0)"}),
     ],
 )
+TOO_MANY_REQUESTS = OpenApiResponse(
+    ErrorSerializer,
+    "Too many attempts, from this address or on this account; try again after `Retry-After` seconds.",
+    examples=[OpenApiExample("Too many attempts", {"detail": "Too many failed attempts. Try again later."})],
+)
 UNAVAILABLE = OpenApiResponse(
     ErrorSerializer,
     "The service cannot answer right now; try again after `Retry-After` seconds.",

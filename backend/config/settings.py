@@ -113,7 +113,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Accounts -----------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "accounts.User"
-AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = ["accounts.backends.CountingBackend"]
 PASSWORD_HASHERS = ["accounts.hashers.Argon2idPasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -125,6 +125,39 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "accounts.validators.MaximumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+# How long a link in a mail is good for, in seconds. Django's three days would let an old mailbox open an account.
+PASSWORD_RESET_TIMEOUT = 3600
+
+# Read by accounts.attempts.
+ACCOUNT_FAILURES_LIMIT = env.DJANGO_ACCOUNT_FAILURES_LIMIT
+ACCOUNT_FAILURES_WINDOW_SECONDS = env.DJANGO_ACCOUNT_FAILURES_WINDOW_SECONDS
+
+# Mail: only the upkeep process sends any -----------------------------------------------------------
+
+MAIL_ENABLED = env.EMAIL_URL is not None
+ACTIVATION_ENABLED = env.DJANGO_ACTIVATION_ENABLED
+# The pages of the frontend that the links lead to, with {uid} and {token}.
+PASSWORD_RESET_URL = env.DJANGO_PASSWORD_RESET_URL or ""
+ACTIVATION_URL = env.DJANGO_ACTIVATION_URL or ""
+if env.EMAIL_URL is not None:
+    EMAIL_BACKEND = env.EMAIL_URL.backend
+    EMAIL_HOST = env.EMAIL_URL.host
+    EMAIL_PORT = env.EMAIL_URL.port
+    EMAIL_HOST_USER = env.EMAIL_URL.user
+    EMAIL_HOST_PASSWORD = env.EMAIL_URL.password
+    EMAIL_USE_TLS = env.EMAIL_URL.use_tls
+    EMAIL_USE_SSL = env.EMAIL_URL.use_ssl
+    DEFAULT_FROM_EMAIL = env.EMAIL_FROM
+# Of one step of the conversation; without it a server that went silent would keep the process for ever.
+EMAIL_TIMEOUT = 10
+
+# What `manage.py upkeep` removes when it has expired; each returns how many rows of which kind.
+UPKEEP = [
+    "accounts.sessions.remove_expired",
+    "accounts.attempts.remove_expired",
+    "accounts.mail.remove_expired",
+    "transactions.idempotency.remove_expired",
 ]
 
 # Internationalisation: the API speaks English and UTC; clients translate.

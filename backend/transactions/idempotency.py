@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.models import User
+from config.upkeep import delete_in_batches
 from transactions.models import IdempotencyRecord
 
 HEADER = "Idempotency-Key"
@@ -23,9 +24,6 @@ KEY_PATTERN = r"[\x21-\x7e]{1,255}"
 KEPT_FOR = timedelta(hours=24)
 KEPT_HEADERS = ("ETag", "Location")
 """The headers that are part of the answer; the others belong to the exchange."""
-
-REMOVED_AT_ONCE = 5_000
-"""Rows that one statement removes, far from the statement timeout."""
 
 
 class RequestInProgress(APIException):
@@ -76,12 +74,7 @@ def answer_once(*, request: Request, owner: User, key: str, act: Callable[[], Re
 def remove_expired() -> dict[str, int]:
     """Remove the records that are too old to be replayed, and return how many rows of each kind."""
     expired = IdempotencyRecord.objects.filter(created_at__lte=Now() - KEPT_FOR)
-    total = 0
-    while True:
-        removed, _ = IdempotencyRecord.objects.filter(pk__in=expired.values("pk")[:REMOVED_AT_ONCE]).delete()
-        total += removed
-        if removed < REMOVED_AT_ONCE:
-            return {"idempotency records": total}
+    return {"idempotency records": delete_in_batches(expired)}
 
 
 def _hash(request: Request) -> str:

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from config import upkeep
 from transactions import idempotency
 from transactions.models import IdempotencyRecord, Transaction
 from transactions.views import TransactionViewSet
@@ -298,7 +299,7 @@ def test_key_is_new_after_a_day_even_if_its_record_is_still_there(as_alice: APIC
 def test_remove_expired_removes_what_is_older_than_a_day_and_counts_it(
     as_alice: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency, "REMOVED_AT_ONCE", 2)
+    monkeypatch.setattr(upkeep, "BATCH", 2)
     for key in ("a", "b", "c", "d", "young"):
         record(as_alice, key)
     for key in ("a", "b", "c", "d"):

@@ -1,0 +1,308 @@
+"""What must end sessions, ends them at once: for access and refresh tokens, whoever does it and by whichever way."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from django.contrib.auth import authenticate
+from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
+from django.core.management import call_command
+from django.db import transaction
+from django.test import RequestFactory
+from rest_framework.exceptions import AuthenticationFailed
+
+from accounts.hashers import Argon2idPasswordHasher
+from accounts.models import Session, User
+from accounts.serializers import AccountSerializer
+from accounts.sessions import open_session
+from tests.backend.accounts.visitors import PASSWORD, Visitor, at_once, log_in, register, try_login
+
+pytestmark = pytest.mark.django_db
+
+NEXT = "another-long-passphrase"
+
+
+@pytest.fixture
+def alice() -> User:
+    return register("alice")
+
+
+# The matrix ---------------------------------------------------------------------------------------
+
+
+def log_out(here: Visitor, alice: User) -> None:
+    assert here.client.post("/auth/jwt/logout/").status_code == HTTPStatus.NO_CONTENT
+
+
+def log_out_everywhere(here: Visitor, alice: User) -> None:
+    assert here.client.post("/auth/jwt/logout-all/").status_code == HTTPStatus.NO_CONTENT
+
+
+def change_password(here: Visitor, alice: User) -> None:
+    answer = here.client.post("/auth/users/set_password/", {"current_password": PASSWORD, "new_password": NEXT})
+    assert answer.status_code == HTTPStatus.NO_CONTENT
+
+
+def change_password_in_the_admin_site(here: Visitor, alice: User) -> None:
+    form = AdminPasswordChangeForm(alice, {"password1": NEXT, "password2": NEXT, "usable_password": "true"})
+    assert form.is_valid(), form.errors
+    form.save()
+
+
+def take_the_password_in_the_admin_site(here: Visitor, alice: User) -> None:
+    form = AdminPasswordChangeForm(alice, {"usable_password": "false"})
+    assert form.is_valid(), form.errors
+    form.save()
+    assert not User.objects.get(pk=alice.pk).has_usable_password()
+
+
+def change_password_on_the_command_line(here: Visitor, alice: User) -> None:
+    call_command("changepassword", "alice")
+    assert User.objects.get(pk=alice.pk).check_password(NEXT)
+
+
+def set_password_to_none(here: Visitor, alice: User) -> None:
+    alice.set_password(None)
+    alice.save()
+
+
+def disable(here: Visitor, alice: User) -> None:
+    alice.is_active = False
+    alice.save()
+
+
+def disable_in_the_admin_site(here: Visitor, alice: User) -> None:
+    given = {"username": "alice", "date_joined": alice.date_joined, "email": alice.email}
+    form = UserChangeForm(given, instance=alice)
+    assert form.is_valid(), form.errors
+    form.save()
+    assert not User.objects.get(pk=alice.pk).is_active
+
+
+def disable_by_a_query(here: Visitor, alice: User) -> None:
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+
+
+def close(here: Visitor, alice: User) -> None:
+    answer = here.client.delete("/auth/users/me/", {"current_password": PASSWORD})
+    assert answer.status_code == HTTPStatus.NO_CONTENT
+
+
+def delete(here: Visitor, alice: User) -> None:
+    alice.delete()
+
+
+ENDS: list[Callable[[Visitor, User], None]] = [
+    log_out,
+    log_out_everywhere,
+    change_password,
+    change_password_in_the_admin_site,
+    take_the_password_in_the_admin_site,
+    change_password_on_the_command_line,
+    set_password_to_none,
+    disable,
+    disable_in_the_admin_site,
+    disable_by_a_query,
+    close,
+    delete,
+]
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getpass", lambda prompt="": NEXT)
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_an_access_token_stops_at_the_next_request(alice: User, end: Callable[[Visitor, User], None]) -> None:
+    here = log_in("alice")
+    assert here.read() == HTTPStatus.OK
+
+    end(here, alice)
+
+    assert here.read() == HTTPStatus.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_refresh_token_stops_at_the_next_request(alice: User, end: Callable[[Visitor, User], None]) -> None:
+    here = log_in("alice").renew()
+
+    end(here, alice)
+
+    answer = here.try_refresh()
+    assert answer.status_code == HTTPStatus.UNAUTHORIZED
+    assert answer.json()["code"] == "token_not_valid"
+
+
+@pytest.mark.parametrize("end", [item for item in ENDS if item is not log_out], ids=lambda end: end.__name__)
+def test_every_other_session_of_the_account_stops_too(alice: User, end: Callable[[Visitor, User], None]) -> None:
+    register("bob")
+    here, there, bob = log_in("alice"), log_in("alice"), log_in("bob")
+
+    end(here, alice)
+
+    assert there.is_out()
+    assert bob.is_in()
+
+
+def test_an_account_that_is_active_again_has_no_session_left(alice: User) -> None:
+    here = log_in("alice")
+    disable(here, alice)
+
+    alice.is_active = True
+    alice.save()
+
+    assert here.is_out()
+
+
+# What must not end them ---------------------------------------------------------------------------
+
+
+def test_a_change_of_the_address_ends_no_session(alice: User) -> None:
+    here = log_in("alice")
+
+    assert here.client.patch("/auth/users/me/", {"email": "a@example.com"}).status_code == HTTPStatus.OK
+
+    assert here.is_in()
+
+
+def test_a_save_of_something_else_ends_no_session(alice: User) -> None:
+    here = log_in("alice")
+
+    fresh = User.objects.get(pk=alice.pk)
+    fresh.first_name = "Alice"
+    fresh.save()
+
+    assert here.is_in()
+
+
+def test_a_refused_change_of_password_ends_no_session(alice: User) -> None:
+    here = log_in("alice")
+
+    for given in (
+        {"current_password": "wrong", "new_password": NEXT},
+        {"current_password": PASSWORD, "new_password": "1"},
+    ):
+        assert here.client.post("/auth/users/set_password/", given).status_code == HTTPStatus.BAD_REQUEST
+
+    assert here.is_in()
+
+
+def test_a_stronger_hash_of_the_same_password_ends_no_session(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = log_in("alice")
+    weaker = User.objects.get(pk=alice.pk).password
+    monkeypatch.setattr(Argon2idPasswordHasher, "time_cost", 3)
+
+    log_in("alice")
+
+    assert User.objects.get(pk=alice.pk).password != weaker, "the hash was not made stronger"
+    assert here.is_in()
+
+
+# Races --------------------------------------------------------------------------------------------
+
+
+def test_a_stronger_hash_does_not_undo_a_change_of_password(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = User.objects.get(pk=alice.pk)
+    alice.set_password(NEXT)
+    alice.save()
+    monkeypatch.setattr(Argon2idPasswordHasher, "time_cost", 3)
+
+    assert stale.check_password(PASSWORD)  # by what it has read
+
+    assert User.objects.get(pk=alice.pk).check_password(NEXT)
+
+
+def test_a_login_that_was_checked_before_the_password_changed_opens_nothing(alice: User) -> None:
+    request = RequestFactory().post("/")
+    checked = authenticate(request, username="alice", password=PASSWORD)
+    assert isinstance(checked, User)
+
+    alice.set_password(NEXT)
+    alice.save()
+
+    with pytest.raises(AuthenticationFailed):
+        open_session(user=checked, request=request)
+    assert not Session.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("attempt", range(10))
+def test_no_session_survives_a_change_of_password_that_a_login_races_with(attempt: int) -> None:
+    alice = register("alice")
+
+    def act(hand: int) -> Any:
+        if hand:
+            return try_login("alice")
+        account = User.objects.get(pk=alice.pk)
+        account.set_password(NEXT)
+        account.save()
+        return None
+
+    answers = at_once(8, act)
+
+    visitors = [Visitor(**answer.json()) for answer in answers[1:] if answer.status_code == HTTPStatus.OK]
+    assert all(answer.status_code in {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED} for answer in answers[1:])
+    assert not Session.objects.live().exists()
+    assert all(visitor.is_out() for visitor in visitors)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("attempt", range(5))
+def test_no_refresh_survives_a_disabling_that_it_races_with(attempt: int) -> None:
+    alice = register("alice")
+    visitors = [log_in("alice") for _ in range(6)]
+
+    def act(hand: int) -> Any:
+        if hand:
+            return visitors[hand - 1].try_refresh()
+        account = User.objects.get(pk=alice.pk)
+        account.is_active = False
+        account.save()
+        return None
+
+    answers = at_once(7, act)[1:]
+
+    pairs = [Visitor(**answer.json()) for answer in answers if answer.status_code == HTTPStatus.OK]
+    assert all(pair.is_out() for pair in [*pairs, *visitors])
+
+
+def test_a_change_of_the_address_does_not_bring_back_an_old_password(alice: User) -> None:
+    stale = User.objects.get(pk=alice.pk)
+    alice.set_password(NEXT)
+    alice.is_active = False
+    alice.save()
+
+    serializer = AccountSerializer(stale, data={"email": "new@example.com"}, partial=True)
+    serializer.is_valid(raise_exception=True)
+    serializer.save()
+
+    now = User.objects.get(pk=alice.pk)
+    assert (now.email, now.is_active, now.check_password(NEXT)) == ("new@example.com", False, True)
+
+
+def test_a_change_of_password_does_not_make_a_disabled_account_active(
+    alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = log_in("alice")
+
+    def disabled_meanwhile(*_: Any, **__: Any) -> None:
+        User.objects.filter(pk=alice.pk).update(is_active=False)
+
+    monkeypatch.setattr("djoser.serializers.validate_password", disabled_meanwhile)
+    change_password(here, alice)
+
+    now = User.objects.get(pk=alice.pk)
+    assert (now.is_active, now.check_password(NEXT)) == (False, True)
+
+
+def test_the_end_of_the_sessions_commits_with_its_cause(alice: User) -> None:
+    here = log_in("alice")
+
+    with transaction.atomic():
+        change_password_in_the_admin_site(here, alice)
+        assert here.is_out()
+        transaction.set_rollback(True)
+
+    assert here.is_in()
