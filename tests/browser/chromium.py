@@ -17,6 +17,7 @@ from tests.stack.containers import Stack, docker, run
 
 VAR = Path(__file__).parents[2] / "var"
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
+IMAGE = "transactions-chromium"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOWNLOAD_SECONDS = 120
 BUILD_SECONDS = 600
@@ -114,7 +115,7 @@ def image(stack: Stack) -> str:
     base = base_image(stack.checkout)
     foundation = docker("image", "inspect", "--format", "{{.Id}}", base, check=False).stdout.strip()
     recipe = hashlib.sha256(f"{DOCKERFILE.read_text()}{base}{foundation}".encode()).hexdigest()[:12]
-    tag = f"transactions-chromium:{recipe}"
+    tag = f"{IMAGE}:{recipe}"
     if docker("image", "inspect", tag, check=False).returncode != 0:
         # The builder that is named like the context is the one that sees local images.
         builder = docker("context", "show").stdout.strip()
@@ -123,6 +124,9 @@ def image(stack: Stack) -> str:
             *("--build-arg", f"DEBIAN_IMAGE={base}", str(DOCKERFILE.parent)),
             timeout=BUILD_SECONDS,
         )
+        for old in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", IMAGE).stdout.split():
+            if old != tag:
+                docker("image", "rm", old, check=False)
     return tag
 
 
