@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -19,13 +18,12 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import override_settings
-from django.utils import timezone
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
 from rest_framework.test import APIClient
 
-from accounts.models import Session, User
-from accounts.tokens import SessionRefreshToken
+from accounts.models import User
+from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,9 +81,7 @@ def sign_in() -> Callable[[User], APIClient]:
     """Return a function that gives an account its client, with an access token as a login would hand it out."""
 
     def client(account: User) -> APIClient:
-        session = Session.objects.create(user=account, expires_at=timezone.now() + timedelta(days=1))
-        token = SessionRefreshToken.of(session).access_token
-        return APIClient(HTTP_AUTHORIZATION=f"Bearer {token}")
+        return APIClient(HTTP_AUTHORIZATION=f"Bearer {new_session(account).access_token}")
 
     return client
 

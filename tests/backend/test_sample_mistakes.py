@@ -14,9 +14,9 @@ from django.core.exceptions import ValidationError
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
 from config.env import EX_CONFIG
 from tests.backend.conftest import BACKEND, ROOT, Operation, Python
+from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
 pytestmark = pytest.mark.django_db
@@ -100,7 +100,7 @@ def test_cdn_assets(anonymous: APIClient, static_root: Path) -> None:
 
 @pytest.mark.parametrize("route", ["create", "refresh", "verify"])
 def test_unanchored_jwt_routes(anonymous: APIClient, alice: User, password: str, route: str) -> None:
-    token = str(SingleUseRefreshToken.for_user(alice))
+    token = str(new_session(alice))
     body = {"username": "alice", "password": password, "refresh": token, "token": token}
 
     for tail in ("X", "X/", "/foo", "/foo/", ""):

@@ -8,7 +8,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
+from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
 pytestmark = pytest.mark.django_db
@@ -90,7 +90,7 @@ def test_set_password_changes_the_password(as_alice: APIClient, alice: User, pas
 
 
 def test_set_password_ends_every_session(as_alice: APIClient, alice: User, password: str) -> None:
-    sessions = [SingleUseRefreshToken.for_user(alice) for _ in range(3)]
+    sessions = [new_session(alice) for _ in range(3)]
 
     set_password(as_alice, password, "another-passphrase")
 
@@ -98,7 +98,7 @@ def test_set_password_ends_every_session(as_alice: APIClient, alice: User, passw
 
 
 def test_set_password_leaves_the_sessions_of_others(as_alice: APIClient, bob: User, password: str) -> None:
-    session = SingleUseRefreshToken.for_user(bob)
+    session = new_session(bob)
 
     set_password(as_alice, password, "another-passphrase")
 
@@ -106,7 +106,7 @@ def test_set_password_leaves_the_sessions_of_others(as_alice: APIClient, bob: Us
 
 
 def test_set_password_needs_the_current_one(as_alice: APIClient, alice: User) -> None:
-    session = SingleUseRefreshToken.for_user(alice)
+    session = new_session(alice)
 
     response = set_password(as_alice, "wrong", "another-passphrase")
 
@@ -165,7 +165,7 @@ def test_closing_ends_every_token(closed: User, as_alice: APIClient) -> None:
 
 
 def test_closing_ends_every_session(as_alice: APIClient, alice: User, password: str) -> None:
-    session = SingleUseRefreshToken.for_user(alice)
+    session = new_session(alice)
     close(as_alice, password)
     User.objects.filter(pk=alice.pk).update(is_active=True)  # what blacklists the token is not that she is inactive
 

@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
+from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
@@ -67,7 +67,7 @@ FORGERIES: dict[str, Callable[[Claims], str]] = {
 
 
 def test_forgeries_start_from_tokens_that_work(anonymous: APIClient, alice: User) -> None:
-    pair = SingleUseRefreshToken.for_user(alice)
+    pair = new_session(alice)
     access, refresh = sign(claims_of(pair.access_token)), sign(claims_of(pair))
 
     with_access = anonymous.get("/auth/users/me/", headers={"Authorization": f"Bearer {access}"})
@@ -78,7 +78,7 @@ def test_forgeries_start_from_tokens_that_work(anonymous: APIClient, alice: User
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
 def test_forged_access_token_is_unauthorized(anonymous: APIClient, alice: User, forge: Callable[[Claims], str]) -> None:
-    token = forge(claims_of(SingleUseRefreshToken.for_user(alice).access_token))
+    token = forge(claims_of(new_session(alice).access_token))
 
     response = anonymous.get("/api/transactions/", headers={"Authorization": f"Bearer {token}"})
 
@@ -89,7 +89,7 @@ def test_forged_access_token_is_unauthorized(anonymous: APIClient, alice: User, 
 def test_forged_refresh_token_is_unauthorized(
     anonymous: APIClient, alice: User, forge: Callable[[Claims], str]
 ) -> None:
-    token = forge(claims_of(SingleUseRefreshToken.for_user(alice)))
+    token = forge(claims_of(new_session(alice)))
 
     response = anonymous.post("/auth/jwt/refresh/", {"refresh": token})
 
@@ -97,7 +97,7 @@ def test_forged_refresh_token_is_unauthorized(
 
 
 def test_refresh_token_is_no_access_token(anonymous: APIClient, alice: User) -> None:
-    token = SingleUseRefreshToken.for_user(alice)
+    token = new_session(alice)
 
     response = anonymous.get("/api/transactions/", headers={"Authorization": f"Bearer {token}"})
 
@@ -105,7 +105,7 @@ def test_refresh_token_is_no_access_token(anonymous: APIClient, alice: User) -> 
 
 
 def test_access_token_is_no_refresh_token(anonymous: APIClient, alice: User) -> None:
-    token = SingleUseRefreshToken.for_user(alice).access_token
+    token = new_session(alice).access_token
 
     response = anonymous.post("/auth/jwt/refresh/", {"refresh": str(token)})
 

@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
+from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +43,7 @@ def test_login_gives_a_token_that_reads_the_account(anonymous: APIClient, alice:
 
 @pytest.mark.parametrize("header_type", ["JWT", "Token", "Basic", "bearertoken"])
 def test_login_token_is_a_bearer_token(anonymous: APIClient, alice: User, header_type: str) -> None:
-    token = SingleUseRefreshToken.for_user(alice).access_token
+    token = new_session(alice).access_token
 
     response = anonymous.get("/auth/users/me/", headers={"Authorization": f"{header_type} {token}"})
 

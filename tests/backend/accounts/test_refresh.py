@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
+from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
@@ -25,7 +25,7 @@ def refresh(client: APIClient, token: str) -> Any:
 @pytest.fixture
 def token(alice: User) -> str:
     """Return a fresh refresh token of Alice."""
-    return str(SingleUseRefreshToken.for_user(alice))
+    return str(new_session(alice))
 
 
 def test_refresh_gives_the_next_pair(anonymous: APIClient, token: str) -> None:
@@ -73,7 +73,7 @@ def test_refresh_of_one_token_by_many_at_once_succeeds_once(alice: User) -> None
 
     with ThreadPoolExecutor(RACERS) as pool:
         for _ in range(ROUNDS):
-            token = str(SingleUseRefreshToken.for_user(alice))
+            token = str(new_session(alice))
 
             statuses = sorted(pool.map(attempt, [token] * RACERS))
 
@@ -116,7 +116,7 @@ def test_refresh_needs_a_token(anonymous: APIClient) -> None:
 
 
 def test_verify_accepts_a_fresh_token_of_either_kind(anonymous: APIClient, alice: User) -> None:
-    pair = SingleUseRefreshToken.for_user(alice)
+    pair = new_session(alice)
 
     for token in (pair, pair.access_token):
         response = anonymous.post("/auth/jwt/verify/", {"token": str(token)})

@@ -12,8 +12,8 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from accounts.models import User
-from accounts.tokens import SingleUseRefreshToken
 from tests.backend.conftest import Answer, Ask
+from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
@@ -56,7 +56,7 @@ def assert_unavailable(answer: Answer) -> None:
 
 
 def test_database_that_is_down_is_503_with_retry_after_everywhere(ask: Ask, alice: User, closed_port: str) -> None:
-    token = SingleUseRefreshToken.for_user(alice)
+    token = new_session(alice)
     bearer = {"Authorization": f"Bearer {token.access_token}"}
     credentials = {"username": "carol", "password": "correct-horse-battery"}
 
@@ -101,7 +101,7 @@ def test_admin_site_answers_503_too(ask: Ask, closed_port: str) -> None:
 
 
 def test_database_that_hangs_is_given_up_in_time(ask: Ask, alice: User, silent_port: str) -> None:
-    bearer = {"Authorization": f"Bearer {SingleUseRefreshToken.for_user(alice).access_token}"}
+    bearer = {"Authorization": f"Bearer {new_session(alice).access_token}"}
 
     (answer,) = ask(
         {"path": "/api/transactions/", "headers": bearer},
@@ -115,7 +115,7 @@ def test_database_that_hangs_is_given_up_in_time(ask: Ask, alice: User, silent_p
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("timeout", ["POSTGRES_LOCK_TIMEOUT_MS", "POSTGRES_STATEMENT_TIMEOUT_MS"])
 def test_table_that_is_locked_is_503_after_the_timeout(ask: Ask, alice: User, timeout: str) -> None:
-    bearer = {"Authorization": f"Bearer {SingleUseRefreshToken.for_user(alice).access_token}"}
+    bearer = {"Authorization": f"Bearer {new_session(alice).access_token}"}
 
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("LOCK TABLE transactions_transaction")
