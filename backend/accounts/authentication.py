@@ -22,7 +22,11 @@ class SessionAuthentication(JWTAuthentication):
         now = timezone.now()
         try:
             session = Session.objects.select_related("user").get(
-                pk=validated_token[SESSION_CLAIM], ended_at=None, expires_at__gt=now, user__is_active=True
+                pk=validated_token[SESSION_CLAIM],
+                user_id=validated_token["user_id"],
+                ended_at=None,
+                expires_at__gt=now,
+                user__is_active=True,
             )
         except Session.DoesNotExist:
             raise AuthenticationFailed("The session of this token is over.", code="session_over") from None

@@ -781,6 +781,7 @@ def example() -> str:
     lines = [
         "# Every variable of this stack. ./scripts/init copies this file to .env; set there what differs.",
         "# Made from backend/config/env.py by `python -m config.env`: edit that file, not this one.",
+        "# Compose reads .env by itself; a process outside of it reads the file that ENV_FILE names.",
     ]
     for variable in Environment.variables():
         lines += ["", f"# {variable.purpose}"]

@@ -9,10 +9,15 @@ import sys
 
 from config.env import load
 
+GUNICORNS_OWN = ("GUNICORN_CMD_ARGS", "FORWARDED_ALLOW_IPS", "PORT")
+"""What Gunicorn reads besides gunicorn.conf.py: options that no registry declares and nothing checks."""
+
 
 def main() -> None:
     """Become Gunicorn, or end with what is wrong with the configuration."""
     load()
+    for name in GUNICORNS_OWN:
+        os.environ.pop(name, None)
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *sys.argv[1:]])  # noqa: S606 # no shell is wanted
 
 

@@ -118,8 +118,13 @@ def operations() -> list[Operation]:
     """Return every operation of the schema; ids in paths are those of rows that do not exist."""
     from config.docs import schema  # noqa: PLC0415 # it needs the settings
 
+    uuid = "00000000-0000-4000-8000-000000000000"
     return [
-        Operation(method, path.replace("{id}", "999999"), description)
+        Operation(
+            method,
+            path.replace("sessions/{id}", f"sessions/{uuid}").replace("{id}", "999999"),
+            description,
+        )
         for path, methods in schema()["paths"].items()
         for method, description in methods.items()
     ]

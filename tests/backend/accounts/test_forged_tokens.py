@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -14,22 +15,23 @@ from rest_framework.test import APIClient
 from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import User
+from accounts.signing import key_id
 from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
 Claims = dict[str, Any]
-KEY = settings.SIMPLE_JWT["SIGNING_KEY"]
+KEY = settings.JWT_KEY_RING[0]
 
 
 def sign(claims: Claims, *, key: Any = KEY, algorithm: str | None = "HS256") -> str:
-    return jwt.encode(claims, key, algorithm=algorithm)
+    return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": key_id(KEY)})
 
 
 def unsigned(claims: Claims, algorithm: str) -> str:
     head, body = (
         base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
-        for part in ({"alg": algorithm, "typ": "JWT"}, claims)
+        for part in ({"alg": algorithm, "typ": "JWT", "kid": key_id(KEY)}, claims)
     )
     return f"{head}.{body}."
 
@@ -61,6 +63,11 @@ FORGERIES: dict[str, Callable[[Claims], str]] = {
     "without issuer": lambda claims: sign(without(claims, "iss")),
     "another kind": lambda claims: sign({**claims, "token_type": "sliding"}),
     "without a kind": lambda claims: sign(without(claims, "token_type")),
+    "without a session": lambda claims: sign(without(claims, "sid")),
+    "another session": lambda claims: sign({**claims, "sid": str(uuid4())}),
+    "no session's name": lambda claims: sign({**claims, "sid": "1"}),
+    "without a key's name": lambda claims: jwt.encode(claims, KEY, algorithm="HS256"),
+    "the name of no key": lambda claims: jwt.encode(claims, KEY, algorithm="HS256", headers={"kid": "0" * 16}),
     "nobody": lambda claims: sign({**claims, "user_id": "999999"}),
     "not yet": lambda claims: sign({**claims, "nbf": int(time.time()) + 60}),
 }

@@ -101,7 +101,7 @@ def test_login_tokens_say_their_kind_issuer_and_audience(anonymous: APIClient, a
 def test_login_tokens_hold_nothing_about_the_person(anonymous: APIClient, alice: User, password: str) -> None:
     access = claims(login(anonymous, "alice", password).json()["access"])
 
-    assert set(access) == {"token_type", "exp", "iat", "jti", "user_id", "aud", "iss"}
+    assert set(access) == {"token_type", "exp", "iat", "jti", "user_id", "sid", "aud", "iss"}
 
 
 def test_login_tokens_are_not_signed_with_the_key_of_django(anonymous: APIClient, alice: User, password: str) -> None:

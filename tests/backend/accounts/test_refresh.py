@@ -52,7 +52,7 @@ def test_refresh_with_a_spent_token_is_unauthorized(anonymous: APIClient, token:
     response = refresh(anonymous, token)
 
     assert response.status_code == HTTPStatus.UNAUTHORIZED
-    assert response.json() == {"detail": "Token is blacklisted", "code": "token_not_valid"}
+    assert response.json() == {"detail": "Token is invalid or spent", "code": "token_not_valid"}
 
 
 def test_refresh_stores_no_token(anonymous: APIClient, token: str) -> None:

@@ -65,11 +65,11 @@ def test_migrate_waits_for_the_lock_longer_than_any_timeout(
 
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(manage, "migrate", "--no-input", POSTGRES_DB=empty_database, **timeouts)
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        while server.execute(waiting).fetchone() != (1,):
+        asking = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_try_advisory_lock%%' AND pid <> %s"
+        while server.execute(asking, [server.info.backend_pid]).fetchone() != (1,):
             assert not run.done(), run.result()
         with pytest.raises(TimeoutError):
-            run.result(timeout=0.5)
+            run.result(timeout=1.5)
         server.execute("SELECT pg_advisory_unlock(%s)", [MIGRATE_LOCK])
 
         done = run.result()

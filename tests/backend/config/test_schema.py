@@ -22,11 +22,14 @@ PUBLIC = {
     ("post", "/auth/jwt/create/"),  # this is where tokens come from
     ("post", "/auth/jwt/refresh/"),  # the token is in the body
     ("post", "/auth/jwt/verify/"),  # the token is in the body
+    ("post", "/auth/jwt/blacklist/"),  # the token is in the body
     ("get", "/api/schema/"),  # it holds no data
 }
 OFFERED = {
     ("get", "/api/transactions/"): "list_transactions",
     ("post", "/api/transactions/"): "record_transaction",
+    ("get", "/api/transactions/summary/"): "summarize_transactions",
+    ("get", "/api/transactions/export/"): "export_transactions",
     ("get", "/api/transactions/{id}/"): "get_transaction",
     ("put", "/api/transactions/{id}/"): "replace_transaction",
     ("patch", "/api/transactions/{id}/"): "update_transaction",
@@ -40,6 +43,11 @@ OFFERED = {
     ("post", "/auth/jwt/create/"): "login",
     ("post", "/auth/jwt/refresh/"): "refresh",
     ("post", "/auth/jwt/verify/"): "verify",
+    ("post", "/auth/jwt/blacklist/"): "blacklist",
+    ("post", "/auth/jwt/logout/"): "logout",
+    ("post", "/auth/jwt/logout-all/"): "logout_all",
+    ("get", "/auth/sessions/"): "list_sessions",
+    ("delete", "/auth/sessions/{id}/"): "end_session",
 }
 
 
@@ -142,7 +150,7 @@ def test_schema_says_that_owner_id_and_time_are_read_only(schema: dict[str, Any]
 
 def test_every_operation_with_a_body_shows_an_example(operations: list[Operation]) -> None:
     for method, path, description in operations:
-        if path.endswith(("/refresh/", "/verify/", "/me/", "/set_password/")):
+        if path.endswith(("/refresh/", "/verify/", "/blacklist/", "/me/", "/set_password/")):
             continue  # a token, an address, one's own password: nothing to be typed as it stands
         for content in description.get("requestBody", {}).get("content", {}).values():
             assert content["examples"], f"{method} {path}"
@@ -202,7 +210,7 @@ def test_every_operation_but_the_public_ones_needs_a_token(anonymous: APIClient,
 def test_every_operation_on_a_row_of_another_answers_404(
     as_bob: APIClient, coffee: Transaction, operations: list[Operation]
 ) -> None:
-    on_rows = [item for item in operations if "999999" in item.path]
+    on_rows = [item for item in operations if item.path == "/api/transactions/999999/"]
     assert len(on_rows) == 4
     for method, path, _ in on_rows:
         body = None if method == "get" else {"amount": "1", "description": "Mine"}
@@ -233,4 +241,6 @@ def test_every_list_is_paged(operations: list[Operation]) -> None:
         if path == "/api/transactions/":
             assert "PaginatedTransactionList" in body
             names = {parameter["name"] for parameter in description["parameters"]}
-            assert names == {"page", "limit", "offset", "search"}
+            paging = {"page", "limit", "offset", "cursor"}
+            filters = {"search", "amount_min", "amount_max", "timestamp_after", "timestamp_before"}
+            assert names == {*paging, *filters, "ordering"}

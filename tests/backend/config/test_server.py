@@ -17,7 +17,7 @@ import pytest
 from django.db import connection
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.backend.conftest import BACKEND
+from tests.backend.conftest import BACKEND, Python
 
 # The server has its own connections; the mark is there so that the database is.
 pytestmark = pytest.mark.django_db
@@ -163,3 +163,13 @@ def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) 
         assert process.wait(30) == 0
         assert time.monotonic() - started < 5
         process.stderr.read()
+
+
+def test_options_that_no_registry_declares_do_not_reach_the_server(serve: Python) -> None:
+    own = {"GUNICORN_CMD_ARGS": "--no-such-option", "PORT": "1", "FORWARDED_ALLOW_IPS": "*"}
+
+    done = serve("--print-config", **own)
+
+    assert done.returncode == 0, done.stderr
+    assert "['*']" not in done.stdout
+    assert "0.0.0.0:1'" not in done.stdout

@@ -225,9 +225,10 @@ def test_path_takes_its_methods_only(as_alice: APIClient, coffee: Transaction) -
         ("post", "", {"amount": "1", "description": "Salary"}, 2),  # the account, the row
         ("post", "", {"amount": "x"}, 1),  # the account
         ("get", "{id}/", None, 2),  # the account, the row
-        ("put", "{id}/", {"amount": "1", "description": "Salary"}, 3),  # the account, the row, the change
-        ("patch", "{id}/", {"amount": "1"}, 3),
-        ("delete", "{id}/", None, 3),
+        # The account, the row, the change, and the two ends of the transaction that locks the row.
+        ("put", "{id}/", {"amount": "1", "description": "Salary"}, 5),
+        ("patch", "{id}/", {"amount": "1"}, 5),
+        ("delete", "{id}/", None, 5),
     ],
 )
 def test_endpoint_takes_a_known_number_of_queries(

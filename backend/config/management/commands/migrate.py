@@ -1,12 +1,17 @@
 """Django's ``migrate``, by one process at a time."""
 
+import time
 from typing import Any
 
 from django.core.management.commands.migrate import Command as MigrateCommand
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 MIGRATE_LOCK = 7_262_001
 """The key of the advisory lock; any number that nothing else in this database uses."""
+
+
+POLL_SECONDS = 0.5
 
 
 class Command(MigrateCommand):
@@ -21,15 +26,21 @@ class Command(MigrateCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Migrate under the lock."""
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATE_LOCK])
-            if not cursor.fetchone()[0]:
-                self.stderr.write("Another process is migrating this database; waiting for it to finish.")
-                # For this one statement: the other migration may take longer than any timeout.
-                cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-                cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATE_LOCK])
-                cursor.execute("RESET statement_timeout; RESET lock_timeout")
+            told = False
+            # Asked again and again: a statement that waits for the lock has a snapshot, and CREATE INDEX CONCURRENTLY
+            # in the other process waits for snapshots. PostgreSQL would call that a deadlock.
+            while not _take_lock(cursor):
+                if not told:
+                    self.stderr.write("Another process is migrating this database; waiting for it to finish.")
+                    told = True
+                time.sleep(POLL_SECONDS)
         try:
             super().handle(*args, **options)
         finally:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATE_LOCK])
+
+
+def _take_lock(cursor: CursorWrapper) -> bool:
+    cursor.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATE_LOCK])
+    return bool(cursor.fetchone()[0])
