@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
@@ -17,8 +17,11 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 """What a client is asked to wait while the database is away: about the time of its restart."""
 
-DATABASE_ERRORS = (OperationalError, InterfaceError)
-"""The database cannot be reached, ran out of time or refused work: nothing the client did."""
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
+"""The database cannot be reached, ran out of time or refused work: nothing the client did.
+
+InternalError is what psycopg makes of a transaction that PostgreSQL ended because this process stood still in it.
+"""
 
 
 class ServiceUnavailable(APIException):

@@ -7,16 +7,20 @@ import json
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime
+from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
 from django.db import Error, connection, transaction
 from django.db.models import QuerySet
+from rest_framework.exceptions import APIException
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+from accounts.models import User
 from config.errors import log_database_error
+from config.locks import try_lock
 from config.logs import request_id
 from transactions.models import Transaction
 
@@ -103,6 +107,15 @@ class ExportNegotiation(DefaultContentNegotiation):
         return accepted
 
 
+class ExportInProgress(APIException):
+    """429: an account has one export at a time; it keeps a thread and a connection as long as its client reads."""
+
+    status_code = HTTPStatus.TOO_MANY_REQUESTS
+    default_detail = "An export of this account is in progress. Try again when it has ended."
+    default_code = "export_in_progress"
+    wait = 5  # Django REST framework sends it as Retry-After
+
+
 class Export:
     """The bytes of an export, made while they are sent.
 
@@ -115,9 +128,9 @@ class Export:
     client of a failure is to cut the connection, before the end that HTTP's chunks announce.
     """
 
-    def __init__(self, rows: QuerySet[Transaction], renderer: ExportRenderer) -> None:
+    def __init__(self, owner: User, rows: QuerySet[Transaction], renderer: ExportRenderer) -> None:
         self._request_id = request_id.get()
-        self._blocks = self._read(rows, renderer)
+        self._blocks = self._read(owner, rows, renderer)
         self._first = next(self._blocks)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -140,8 +153,10 @@ class Export:
         self._blocks.close()
 
     @staticmethod
-    def _read(rows: QuerySet[Transaction], renderer: ExportRenderer) -> Generator[bytes]:
+    def _read(owner: User, rows: QuerySet[Transaction], renderer: ExportRenderer) -> Generator[bytes]:
         with transaction.atomic(), closing(_cursor(rows)) as cursor:
+            if not try_lock("export", owner.pk):
+                raise ExportInProgress
             _allow_pauses()
             block = list(islice(cursor, ROWS_AT_ONCE))
             lines = renderer.head + renderer.lines(block)

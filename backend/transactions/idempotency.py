@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from django.http import HttpResponse
 from rest_framework.exceptions import APIException, ParseError, ValidationError
@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.models import User
+from config.locks import try_lock
 from config.upkeep import delete_in_batches
 from transactions.models import IdempotencyRecord
 
@@ -60,7 +61,9 @@ def answer_once(*, request: Request, owner: User, key: str, act: Callable[[], Re
     """
     wanted = _hash(request)
     with transaction.atomic():
-        _lock(owner, key)
+        # Another key with the same 64 bits would cost one of the two a needless 409.
+        if not try_lock("idempotency key", owner.pk, key):
+            raise RequestInProgress
         record = IdempotencyRecord.objects.filter(user=owner, key=key, created_at__gt=Now() - KEPT_FOR).first()
         if record is None:
             return _answer(_record(owner, key, wanted, act()))
@@ -86,16 +89,6 @@ def _hash(request: Request) -> str:
         # It was shallow enough to be read.
         raise ParseError("JSON parse error - nested too deeply.") from None
     return hashlib.sha256(meaning.encode()).hexdigest()
-
-
-def _lock(owner: User, key: str) -> None:
-    # PostgreSQL gives the lock back when the transaction ends, however it ends, and after its rows can be seen. Two
-    # keys with the same 64 bits would cost one of them a needless 409.
-    digest = hashlib.sha256(f"{owner.pk} {key}".encode()).digest()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [int.from_bytes(digest[:8], signed=True)])
-        if not cursor.fetchone()[0]:
-            raise RequestInProgress
 
 
 def _record(owner: User, key: str, wanted: str, response: Response) -> IdempotencyRecord:

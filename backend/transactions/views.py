@@ -283,7 +283,8 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         content_type = f"{renderer.media_type}; charset=utf-8"
         if request.method == "HEAD":
             return HttpResponse(headers=headers, content_type=content_type)
-        return StreamingHttpResponse(Export(rows, renderer), headers=headers, content_type=content_type)
+        blocks = Export(cast(User, request.user), rows, renderer)
+        return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
 
     def _record(self, request: Request) -> Response:
         serializer = self.get_serializer(data=request.data)

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 from django.db import connection, transaction
 from psycopg import sql
+from rest_framework.request import Request
+from rest_framework.test import APIClient
 
 from accounts.models import User
 from tests.backend.conftest import Answer, Ask
 from tests.backend.tokens import new_session
+from transactions.models import Transaction
+from transactions.views import TransactionViewSet
 
 pytestmark = pytest.mark.django_db
 
@@ -159,3 +164,26 @@ def test_password_of_the_database_may_hold_every_special_character(ask: Ask, tmp
             cursor.execute("DROP ROLE odd_password")
 
     assert ready.status == HTTPStatus.OK
+
+
+@pytest.mark.django_db(transaction=True)
+def test_request_that_stood_still_in_its_transaction_is_503(
+    as_alice: APIClient, coffee: Transaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_alice.raise_request_exception = False
+    lock_row = TransactionViewSet._lock_row
+
+    def stand_still(view: TransactionViewSet, request: Request) -> Transaction:
+        row = lock_row(view, request)
+        time.sleep(0.5)
+        return row
+
+    monkeypatch.setattr(TransactionViewSet, "_lock_row", stand_still)
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
+
+    answer = as_alice.patch(f"/api/transactions/{coffee.pk}/", {"amount": "1"})
+
+    connection.close()
+    assert (answer.status_code, answer["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "5")
+    assert answer.json() == DETAIL

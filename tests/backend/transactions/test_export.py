@@ -29,6 +29,8 @@ from accounts.models import User
 from transactions.export import COLUMNS, ROWS_AT_ONCE, CsvRenderer, JsonLinesRenderer
 from transactions.models import Transaction
 
+from .at_once import at_once
+
 LIST = "/api/transactions/"
 EXPORT = f"{LIST}export/"
 BACKEND = Path(__file__).resolve().parents[3] / "backend"
@@ -285,6 +287,25 @@ def test_transaction_ends_with_the_answer_however_much_of_it_was_read(
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_cursors WHERE name <> ''")
         assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_account_has_one_export_at_a_time(
+    as_alice: APIClient, as_bob: APIClient, alice: User, coffee: Transaction
+) -> None:
+    insert_many(alice, 3 * ROWS_AT_ONCE)
+    first: Any = as_alice.get(EXPORT)
+    stream = iter(first.streaming_content)
+    next(stream)
+
+    second, others = at_once([lambda: as_alice.get(EXPORT), lambda: as_bob.get(EXPORT).status_code])
+
+    assert second.status_code == HTTPStatus.TOO_MANY_REQUESTS
+    assert second.json() == {"detail": "An export of this account is in progress. Try again when it has ended."}
+    assert second["Retry-After"] == "5"
+    assert others == HTTPStatus.OK
+    first.close()
+    assert body(as_alice.get(EXPORT))
 
 
 @pytest.mark.django_db(transaction=True)
