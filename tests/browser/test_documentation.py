@@ -119,7 +119,7 @@ def test_redoc_finds_an_operation(visit: Visit) -> None:
     visit.page.get_by_placeholder("Search").fill("refresh")
 
     # The search runs in a worker, which the page's policy must allow.
-    expect(visit.page.get_by_role("search").get_by_text("Refresh")).to_be_visible()
+    expect(visit.page.get_by_role("search").get_by_text("Refresh", exact=True)).to_be_visible()
     visit.assert_quiet()
 
 
