@@ -566,8 +566,9 @@ class Environment:
         readers=("nginx",),
     )
     NGINX_AUTH_RATE = Variable(
-        "How often one client address may send something to the account endpoints, which take passwords and tokens; a"
-        " burst of 5 more is let through.",
+        "How often one client address may send something to the account endpoints, which take passwords and tokens,"
+        " or log in to the admin site; a burst of 5 more is let through, or of what the rate allows in one second."
+        " Where another proxy stands in front, all clients have its address: raise it, and let that proxy limit them.",
         parse=text(r"[1-9][0-9]{0,4}r/[sm]"),
         accepts="a number from 1 to 99999 and r/s or r/m",
         default="30r/m",
