@@ -22,6 +22,7 @@ readonly EX_CONFIG=78
 # By name, not by glob, as nginx.conf includes them.
 readonly TEMPLATES=(
   servers/http.conf
+  snippets/auth-rate.conf
   snippets/connections-per-address.conf
   snippets/request-body.conf
   snippets/upstream-timeouts.conf
@@ -30,8 +31,8 @@ readonly TEMPLATES=(
 # Only these are replaced: nginx's own $variables stay.
 # shellcheck disable=SC2016  # envsubst reads the names, the shell must not
 readonly SUBSTITUTED='
-    ${NGINX_CLIENT_MAX_BODY_KB} ${NGINX_CONNECTIONS_PER_ADDRESS} ${NGINX_SERVER_NAMES}
-    ${NGINX_UPSTREAM_TIMEOUT_SECONDS} ${NGINX_WORKER_PROCESSES}'
+    ${NGINX_AUTH_BURST} ${NGINX_AUTH_RATE} ${NGINX_AUTH_WAIT_SECONDS} ${NGINX_CLIENT_MAX_BODY_KB}
+    ${NGINX_CONNECTIONS_PER_ADDRESS} ${NGINX_SERVER_NAMES} ${NGINX_UPSTREAM_TIMEOUT_SECONDS} ${NGINX_WORKER_PROCESSES}'
 
 complaints=()
 
@@ -48,6 +49,22 @@ check_whole() {
     return
   fi
   export "$name=$((10#$value))"
+}
+
+# Adds to NGINX_AUTH_RATE what snippets/auth-rate.conf.template derives from it.
+check_auth_rate() {
+  local rate=${NGINX_AUTH_RATE-30r/m} number period=1
+  if [[ ! $rate =~ ^([1-9][0-9]{0,4})r/([sm])$ ]]; then
+    complaints+=('NGINX_AUTH_RATE must be a number from 1 to 99999 and r/s or r/m; remove it to use 30r/m.')
+    return
+  fi
+  number=${BASH_REMATCH[1]}
+  [[ ${BASH_REMATCH[2]} == s ]] || period=60
+  # Both rounded up.
+  local in_one_second=$(((number + period - 1) / period)) until_the_next=$(((period + number - 1) / number))
+  export NGINX_AUTH_RATE=$rate
+  export NGINX_AUTH_BURST=$((in_one_second > 5 ? in_one_second : 5))
+  export NGINX_AUTH_WAIT_SECONDS=$until_the_next
 }
 
 # Turns DJANGO_ALLOWED_HOSTS, separated by commas, into NGINX_SERVER_NAMES, separated by spaces.
@@ -80,6 +97,7 @@ check_hosts() {
 
 check_variables() {
   check_hosts
+  check_auth_rate
   # Below Django's DATA_UPLOAD_MAX_MEMORY_SIZE of 2.5 MB.
   check_whole NGINX_CLIENT_MAX_BODY_KB 1024 1 2048
   check_whole NGINX_CONNECTIONS_PER_ADDRESS 100 1 100000

@@ -37,7 +37,7 @@ urlpatterns = [
 ]
 
 # Without mail they could only fail, so they are not there, and not in the schema.
-if settings.MAIL_ENABLED:
+if settings.PASSWORD_RESET_URL:
     urlpatterns += [
         path("users/reset_password/", AskForPasswordResetView.as_view(), name="ask-for-password-reset"),
         path("users/reset_password_confirm/", ResetPasswordView.as_view(), name="reset-password"),

@@ -26,6 +26,9 @@ import environ
 EX_CONFIG: Final = 78
 """Exit status for a configuration error (sysexits.h)."""
 
+APPLICATION: Final = {"backend", "upkeep"}
+"""The readers that are this code: every process of it reads what ``backend`` does, one of them what ``upkeep`` does."""
+
 T = TypeVar("T")
 
 
@@ -38,7 +41,7 @@ class Variable(Generic[T]):
 
     ``default`` is written as an operator would write it; without one the variable is required.
     A ``secret`` may also come from a file named by ``<NAME>_FILE``. ``readers`` says who reads
-    it; this process checks those that ``backend`` reads, the others check their own.
+    it; this process checks those of the application (``APPLICATION``), the others check their own.
     """
 
     name: str
@@ -387,7 +390,8 @@ class Environment:
         example="https://app.example.com/activate/{uid}/{token}",
     )
     DJANGO_PASSWORD_RESET_URL = OptionalVariable(
-        "The page of your frontend where a new password is chosen, for the link in the mail.",
+        "The page of your frontend where a new password is chosen, for the link in the mail. Without one there is no"
+        " password reset. Needs EMAIL_URL.",
         parse=link_template,
         accepts="an address with {uid} and {token} in it",
         example="https://app.example.com/reset-password/{uid}/{token}",
@@ -396,18 +400,20 @@ class Environment:
     # Mail ---------------------------------------------------------------------------------------
 
     EMAIL_URL = OptionalVariable(
-        "The mail server. Without one there is no password reset and no activation. consolemail:// writes mail to the"
-        " log instead, which is the embedded mode's default.",
+        "The mail server. Only the upkeep process talks to it, and reads this. consolemail:// writes mail to the log"
+        " instead, which is the embedded mode's default.",
         parse=mail_server,
         accepts="smtp://host:port, smtp+tls://user:password@host:port (STARTTLS), smtp+ssl://user:password@host:port"
         " or consolemail://; in the user and the password everything but letters, digits and -._~ as %XX",
         secret=True,
+        readers=("upkeep",),
     )
     EMAIL_FROM = OptionalVariable(
         "The sender of mail.",
         parse=text(r"([^<>@\"\r\n]+ <[^<>@\s]+@[A-Za-z0-9.-]+>|[^<>@\s]+@[A-Za-z0-9.-]+)"),
         accepts="an address, or a name and an address in angle brackets",
         example="Transactions <noreply@example.com>",
+        readers=("upkeep",),
     )
     EMAIL_NETWORK_INTERNAL = Variable(
         "false gives the upkeep container, which sends mail, a way out to a mail server outside of this host. Compose"
@@ -500,7 +506,7 @@ class Environment:
         readers=("backend", "db"),
     )
     POSTGRES_RESERVED_CONNECTIONS = Variable(
-        "Connections left to migrations, backups and people.",
+        "Connections left to upkeep, migrations, backups and people.",
         parse=whole(3, 1_000),
         accepts="3 to 1000",
         default="10",
@@ -566,8 +572,9 @@ class Environment:
         readers=("nginx",),
     )
     NGINX_AUTH_RATE = Variable(
-        "How often one client address may send something to the account endpoints, which take passwords and tokens; a"
-        " burst of 5 more is let through.",
+        "How often one client address may send something to the account endpoints, which take passwords and tokens,"
+        " or log in to the admin site; a burst of 5 more is let through, or of what the rate allows in one second."
+        " Where another proxy stands in front, all clients have its address: raise it, and let that proxy limit them.",
         parse=text(r"[1-9][0-9]{0,4}r/[sm]"),
         accepts="a number from 1 to 99999 and r/s or r/m",
         default="30r/m",
@@ -707,7 +714,7 @@ def check(source: Mapping[str, str]) -> Environment:
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in Environment.variables():
-        if "backend" not in variable.readers:
+        if not APPLICATION & set(variable.readers):
             continue
         try:
             values[variable.name] = variable.read(source)
@@ -736,7 +743,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     for name, reason, needed in (
         ("EMAIL_FROM", "EMAIL_URL is set", values.get("EMAIL_URL")),
         ("DJANGO_PASSWORD_RESET_URL", "EMAIL_URL is set", values.get("EMAIL_URL")),
-        ("EMAIL_URL", "DJANGO_ACTIVATION_ENABLED is true", values.get("DJANGO_ACTIVATION_ENABLED")),
+        # Whoever can confirm a registration by mail can choose a new password by mail: one way to have mail, not three.
+        ("DJANGO_PASSWORD_RESET_URL", "DJANGO_ACTIVATION_ENABLED is true", values.get("DJANGO_ACTIVATION_ENABLED")),
         ("DJANGO_ACTIVATION_URL", "DJANGO_ACTIVATION_ENABLED is true", values.get("DJANGO_ACTIVATION_ENABLED")),
     ):
         if needed and name in values and values[name] is None:
@@ -758,7 +766,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
                 "POSTGRES_MAX_CONNECTIONS is too small. Accepted: at least WEB_CONCURRENCY x GUNICORN_THREADS x"
                 " BACKEND_REPLICAS + POSTGRES_RESERVED_CONNECTIONS; raise it or lower one of the others."
             )
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def load() -> Environment:
@@ -787,7 +795,14 @@ def example() -> str:
         lines += ["", f"# {variable.purpose}"]
         lines.append(f"# Read by {', '.join(variable.readers)}. Accepted: {variable.accepts}.")
         if isinstance(variable, OptionalVariable):
-            lines.append("# Optional." + (" A secret: Compose mounts secrets/email_url." if variable.secret else ""))
+            lines.append(
+                "# Optional."
+                + (
+                    " A secret: Compose mounts secrets/email_url; outside give one of the two:"
+                    if variable.secret
+                    else ""
+                )
+            )
             lines += [f"#{name}={variable.example}" for name in variable.names]
         elif variable.secret:
             lines.append(

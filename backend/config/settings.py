@@ -133,11 +133,11 @@ PASSWORD_RESET_TIMEOUT = 3600
 ACCOUNT_FAILURES_LIMIT = env.DJANGO_ACCOUNT_FAILURES_LIMIT
 ACCOUNT_FAILURES_WINDOW_SECONDS = env.DJANGO_ACCOUNT_FAILURES_WINDOW_SECONDS
 
-# Mail: only the upkeep process sends any -----------------------------------------------------------
+# Mail: only the upkeep process sends any, and has a mail server ------------------------------------
 
 MAIL_ENABLED = env.EMAIL_URL is not None
 ACTIVATION_ENABLED = env.DJANGO_ACTIVATION_ENABLED
-# The pages of the frontend that the links lead to, with {uid} and {token}.
+# The pages of the frontend that the links lead to, with {uid} and {token}. Without the first there is no reset.
 PASSWORD_RESET_URL = env.DJANGO_PASSWORD_RESET_URL or ""
 ACTIVATION_URL = env.DJANGO_ACTIVATION_URL or ""
 if env.EMAIL_URL is not None:

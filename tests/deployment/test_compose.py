@@ -4,12 +4,14 @@ import re
 from typing import Any
 
 import pytest
+from django.conf import settings
 
+from accounts.mail import TURN
 from config.env import Environment
 from tests.deployment.conftest import ROOT, Compose
 
-SERVICES = ["db", "migrate", "backend", "nginx"]
-LONG_RUNNING = ["db", "backend", "nginx"]
+SERVICES = ["db", "migrate", "backend", "upkeep", "nginx"]
+LONG_RUNNING = ["db", "backend", "upkeep", "nginx"]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 
 
@@ -89,6 +91,7 @@ def test_services_start_in_order(compose: Compose) -> None:
         "db": {},
         "migrate": {"db": {"condition": "service_healthy"}},
         "backend": {"migrate": {"condition": "service_completed_successfully"}},
+        "upkeep": {"migrate": {"condition": "service_completed_successfully"}},
         "nginx": {"backend": {"condition": "service_healthy"}},
     }
 
@@ -138,6 +141,7 @@ def test_nginx_alone_publishes_one_port_on_the_address_of_the_operators_choice(c
         "db": [],
         "migrate": [],
         "backend": [],
+        "upkeep": [],
         "nginx": ["${BIND_ADDRESS:-127.0.0.1}:${HTTP_PORT:-8080}:8080"],
     }
     assert not [name for name in SERVICES if "expose" in service(compose, name)]
@@ -150,17 +154,51 @@ def test_database_is_reached_over_a_network_of_its_own(compose: Compose) -> None
         "db": ["data"],
         "migrate": ["data"],
         "backend": ["application", "data"],
+        "upkeep": ["data", "mail"],
         "nginx": ["edge", "application"],
     }
     assert compose["networks"]["data"] == {"internal": True}
     assert compose["networks"]["application"] == {"internal": True}
-    assert set(compose["networks"]) == {"edge", "application", "data"}
+    assert set(compose["networks"]) == {"edge", "application", "data", "mail"}
+
+
+def test_only_mail_may_leave_the_host_and_only_where_somebody_says_so(compose: Compose) -> None:
+    assert compose["networks"]["mail"] == {"internal": "${EMAIL_NETWORK_INTERNAL:-true}"}
+    assert [name for name in SERVICES if "mail" in service(compose, name)["networks"]] == ["upkeep"]
+
+
+def test_only_the_upkeep_process_knows_the_mail_server(compose: Compose) -> None:
+    for name in SERVICES:
+        mounted = "email_url" in service(compose, name).get("secrets", [])
+        told = {"EMAIL_URL_FILE", "EMAIL_FROM"} & set(service(compose, name)["environment"])
+
+        assert (mounted, bool(told)) == (name == "upkeep",) * 2
+
+
+def test_upkeep_is_the_application_with_a_command_and_a_heartbeat_of_its_own(compose: Compose) -> None:
+    upkeep = service(compose, "upkeep")
+    *_, beat = upkeep["command"]
+
+    assert upkeep["image"] == service(compose, "backend")["image"]
+    assert upkeep["command"][:3] == ["python", "manage.py", "upkeep"]
+    assert upkeep["command"][3] == "--every=${UPKEEP_INTERVAL_SECONDS:-3600}"
+    command, *program, file, age = upkeep["healthcheck"]["test"]
+    assert (command, program) == ("CMD", ["python", "-m", "health.heartbeat"])
+    assert beat == f"--heartbeat={file}"
+    # Between two beats: one turn of sending, and the five steps of one conversation with a server that went silent.
+    assert int(age) > TURN.total_seconds() + 5 * settings.EMAIL_TIMEOUT
+    assert "POSTGRES_USER" not in upkeep["environment"], "the default is the role that cannot change the schema"
+
+
+def test_upkeep_may_hand_a_mail_over_before_it_is_killed(compose: Compose) -> None:
+    assert seconds(service(compose, "upkeep")["stop_grace_period"]) >= 3 * settings.EMAIL_TIMEOUT
 
 
 def test_only_the_database_has_a_volume_and_it_is_a_named_one(compose: Compose) -> None:
     volumes = {name: service(compose, name).get("volumes", []) for name in SERVICES}
 
-    assert volumes == {"db": ["database:/var/lib/postgresql"], "migrate": [], "backend": [], "nginx": []}
+    assert volumes.pop("db") == ["database:/var/lib/postgresql"]
+    assert set(map(tuple, volumes.values())) == {()}
     assert list(compose["volumes"]) == ["database"]
 
 
@@ -204,7 +242,7 @@ def test_no_environment_holds_a_secret(compose: Compose) -> None:
     for name in SERVICES:
         for variable, value in service(compose, name)["environment"].items():
             assert variable not in secret_names, f"{name}: {variable}"
-            if re.search(r"PASSWORD|SECRET|KEY|TOKEN", variable):
+            if re.search(r"PASSWORD|SECRET|KEY|TOKEN", variable) and variable != "DJANGO_PASSWORD_RESET_URL":
                 assert variable.endswith("_FILE"), f"{name}: {variable}"
                 assert str(value).startswith("/run/secrets/"), f"{name}: {variable}"
 

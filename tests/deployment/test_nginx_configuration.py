@@ -16,12 +16,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NGINX = REPOSITORY / "nginx"
+ENV = (REPOSITORY / "backend/config/env.py").read_text()
 EX_CONFIG = 78
 
 # gixy's findings that are left as they are: the plugin's name and the reason. Empty, and meant to stay so.
@@ -192,6 +194,7 @@ def test_entrypoint_renders_the_defaults_and_becomes_nginx(container: Container)
     per_address = container.rendered("snippets/connections-per-address.conf")
     assert "limit_conn connections_per_address 100;" in per_address
     assert "$binary_remote_addr" in per_address, "a variable of nginx's own was replaced"
+    assert "zone=authentication:10m rate=30r/m;" in container.rendered("snippets/auth-rate.conf")
 
 
 def test_entrypoint_test_mode_does_not_start_nginx(container: Container) -> None:
@@ -218,6 +221,7 @@ def test_entrypoint_puts_every_template_in_place_completely(container: Container
 def test_entrypoint_names_every_bad_variable_in_one_message_without_its_value(container: Container) -> None:
     bad = {
         "DJANGO_ALLOWED_HOSTS": "good.example,*bad1",
+        "NGINX_AUTH_RATE": "30r/m;bad3",
         "NGINX_CLIENT_MAX_BODY_KB": "4096",
         "NGINX_CONNECTIONS_PER_ADDRESS": "",
         "NGINX_UPSTREAM_TIMEOUT_SECONDS": "12s-bad2",
@@ -303,6 +307,44 @@ def test_entrypoint_and_the_registry_of_variables_accept_the_same() -> None:
 
     assert in_entrypoint
     assert in_registry == in_entrypoint
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "wait"),
+    [
+        ("30r/m", 5, 2),
+        ("1r/m", 5, 60),
+        ("7r/m", 5, 9),
+        ("61r/m", 5, 1),
+        ("9999r/m", 167, 1),
+        ("5r/s", 5, 1),
+        ("99999r/s", 99999, 1),
+    ],
+)
+def test_entrypoint_derives_burst_and_wait_from_the_rate(
+    container: Container, rate: str, burst: int, wait: int
+) -> None:
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS="localhost", NGINX_AUTH_RATE=rate)
+
+    assert result.returncode == 0, result.stderr
+    rendered = container.rendered("snippets/auth-rate.conf")
+    assert f"rate={rate};" in rendered
+    assert f"limit_req zone=authentication burst={burst} nodelay;" in rendered
+    assert f"REJECTED {wait};" in rendered
+
+
+@pytest.mark.parametrize(
+    "rate", ["", "30", "0r/m", "030r/m", "100000r/s", "30r/h", "-1r/m", "3 r/m", "1.5r/s", "3r/s "]
+)
+def test_entrypoint_refuses_what_the_registry_refuses_as_a_rate(container: Container, rate: str) -> None:
+    accepted = re.search(r'NGINX_AUTH_RATE = Variable\(.*?parse=text\(r"([^"]+)"\)', ENV, re.DOTALL)
+    assert accepted
+    assert not re.fullmatch(accepted[1], rate)
+
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS="localhost", NGINX_AUTH_RATE=rate)
+
+    assert result.returncode == EX_CONFIG
+    assert "NGINX_AUTH_RATE must be" in result.stderr
 
 
 # gixy ----------------------------------------------------------------------------------------------
@@ -409,7 +451,9 @@ def test_only_hashed_static_files_are_kept_for_ever(answer: str, expected: str) 
 
 
 def test_retry_after_accompanies_429_and_503_unless_the_backend_sent_it() -> None:
-    assert int(mapped("$retry_after", "429:")) > 0
+    assert mapped("$retry_after", "429:") == "$retry_after_429"
+    assert int(mapped("$retry_after_429", "")) > 0
+    assert mapped("$retry_after_429", "REJECTED") == "${NGINX_AUTH_WAIT_SECONDS}"
     assert int(mapped("$retry_after", "503:")) > 0
     assert mapped("$retry_after", "503:30") == ""
     assert mapped("$retry_after", "200:") == ""
@@ -529,6 +573,67 @@ def test_the_largest_body_stays_below_that_of_django() -> None:
     (largest,) = re.findall(r"check_whole NGINX_CLIENT_MAX_BODY_KB \d+ \d+ (\d+)", entrypoint)
 
     assert int(largest) * 1024 < 2_621_440  # DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+# Who is slowed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *["POST /auth/jwt/create/", "POST /auth/jwt/refresh/", "POST /auth/users/", "DELETE /auth/users/me/"],
+        *["PATCH /auth/users/me/", "POST /auth/whatever/comes/", "PUT /authX", "POST /auth", "POST /auth/\n/x"],
+        *["POST /admin/login/", "POST /admin/password_change/"],
+    ],
+)
+def test_whatever_sends_a_password_or_a_token_is_counted(request_: str) -> None:
+    assert mapped("$client_that_authenticates", request_) == "$client_network"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *["GET /auth/users/me/", "GET /auth/sessions/", "HEAD /auth/users/me/", "OPTIONS /auth/jwt/create/"],
+        *["POST /api/transactions/", "POST /api/auth/x", "GET /admin/login/", "POST /admin/", "GET /"],
+    ],
+)
+def test_nothing_else_is_counted(request_: str) -> None:
+    assert mapped("$client_that_authenticates", request_) == ""
+
+
+def test_every_route_below_auth_that_writes_is_counted_and_no_location_takes_itself_out() -> None:
+    limit = only("limit_req")
+
+    assert limit.file.name == "auth-rate.conf.template"
+    assert limit.arguments == ["zone=authentication", "burst=${NGINX_AUTH_BURST}", "nodelay"]
+    assert limit in parse(limit.file), "beyond the level of http a location could lack it"
+    (http,) = every("http")
+    included = [directive.arguments[0] for directive in http.block if directive.name == "include"]
+    assert "/tmp/nginx/snippets/auth-rate.conf" in included
+    assert only("limit_req_status").arguments == ["429"]
+    zone = only("limit_req_zone").arguments
+    assert zone == ["$client_that_authenticates", "zone=authentication:10m", "rate=${NGINX_AUTH_RATE}"]
+
+
+def network(address: str) -> bytes:
+    """What an address is counted as; the expressions are nginx's own, read as bytes, as nginx does."""
+    packed = ip_address(address).packed
+    for line in map_to("$client_network"):
+        if line.name != "default" and (
+            match := re.search(line.name.lstrip("~").replace("(?<", "(?P<").encode(), packed)
+        ):
+            return bytes(match[line.arguments[0].lstrip("$")])
+    return packed
+
+
+def test_an_ipv6_address_is_counted_with_its_network_and_an_ipv4_address_alone() -> None:
+    # 0a is the byte of a newline, which a dot does not always match.
+    assert network("2001:db8:a0a:1::1") == network("2001:db8:a0a:1:ffff:a0a:ffff:2")
+    assert network("2001:db8:a0a:1::1") != network("2001:db8:a0a:2::1")
+    assert network("192.0.2.10") != network("192.0.2.11")
+    assert network("10.10.10.10") == network("::ffff:10.10.10.10")
+    assert len(network("10.10.10.10")) == 4
+    assert len(network("2001:db8::1")) == 8
 
 
 # Listeners, locations, timeouts --------------------------------------------------------------------

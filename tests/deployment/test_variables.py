@@ -60,6 +60,15 @@ def test_everything_that_the_backend_reads_reaches_it(compose: Compose) -> None:
     assert not {name for name in FIXED - {"POSTGRES_USER"} if name in TEXT}
 
 
+def test_everything_that_the_upkeep_process_reads_reaches_it_and_no_other(compose: Compose) -> None:
+    of_upkeep = {name for variable in read_by("upkeep") for name in VARIABLES[variable].names}
+    backend, upkeep = set(environment(compose, "backend")), set(environment(compose, "upkeep"))
+
+    assert backend <= upkeep
+    assert upkeep - backend <= of_upkeep
+    assert all(set(VARIABLES[name].names) & upkeep for name in read_by("upkeep"))
+
+
 @pytest.mark.parametrize("service", ["migrate", "backend"])
 def test_everything_that_reaches_the_backend_is_read_by_it(compose: Compose, service: str) -> None:
     of_the_backend = {name for variable in read_by("backend") for name in VARIABLES[variable].names}
@@ -102,6 +111,7 @@ def test_everything_that_is_declared_for_the_scripts_is_read_by_them() -> None:
 def test_every_reader_is_a_part_of_the_stack() -> None:
     assert {reader for variable in VARIABLES.values() for reader in variable.readers} == {
         "backend",
+        "upkeep",
         "nginx",
         "db",
         "compose",
@@ -128,6 +138,7 @@ def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: s
 
 def test_names_say_whose_they_are_and_in_what_unit() -> None:
     prefixes = ("DJANGO_", "JWT_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_", "PYTHON_", "DEBIAN_")
+    prefixes += ("EMAIL_", "UPKEEP_")
     of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "RELEASE"}
     units = {"seconds": "_SECONDS", "milliseconds": "_MS", "minutes": "_MINUTES", "hours": "_HOURS", "in MB": "_MB"}
     for name, variable in VARIABLES.items():
@@ -135,5 +146,5 @@ def test_names_say_whose_they_are_and_in_what_unit() -> None:
         for word, unit in units.items():
             if re.search(rf"\b{word}\b", variable.purpose):
                 assert name.endswith(unit), name
-        if variable.accepts == "true or false" and name != "DJANGO_DEBUG":
+        if variable.accepts == "true or false" and name not in {"DJANGO_DEBUG", "EMAIL_NETWORK_INTERNAL"}:
             assert name.endswith("_ENABLED"), name

@@ -19,14 +19,15 @@ def route_again() -> None:
 
 @pytest.fixture
 def mail_on(settings: Any) -> Iterator[None]:
-    """Configure mail, as EMAIL_URL and what belongs to it would; Django's own test mailbox takes what is sent."""
+    """Configure mail, as its two variables would; Django's own test mailbox takes what is sent."""
     settings.MAIL_ENABLED = True
     settings.PASSWORD_RESET_URL = "https://app.example.com/reset/{uid}/{token}"
     settings.ACTIVATION_URL = "https://app.example.com/activate/{uid}/{token}"
     settings.DEFAULT_FROM_EMAIL = "Transactions <noreply@example.com>"
     route_again()
     yield
-    settings.MAIL_ENABLED = settings.ACTIVATION_ENABLED = False
+    settings.PASSWORD_RESET_URL = ""
+    settings.ACTIVATION_ENABLED = False
     route_again()
 
 

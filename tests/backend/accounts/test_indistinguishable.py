@@ -154,10 +154,9 @@ def test_a_bad_link_does_not_say_what_is_wrong_with_it(logins: dict[str, Login],
 
     known = urlsafe_base64_encode(force_bytes(User.objects.get(username="alice").pk))
     unknown = urlsafe_base64_encode(b"999999999")
+    given = {"token": "c8x2-0123456789abcdef", "new_password": "another-long-passphrase"}
     answers = [
-        client().post(
-            "/auth/users/reset_password_confirm/", {"uid": uid, "token": "c8x2-0123456789abcdef", "new_password": "1"}
-        )
+        client().post("/auth/users/reset_password_confirm/", {"uid": uid, **given})
         for uid in (known, unknown, "!", "////")
     ]
 

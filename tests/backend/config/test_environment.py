@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from config.env import EX_CONFIG, ConfigurationError, Environment, InvalidError, OptionalVariable, Variable, check
+from config.env import (
+    APPLICATION,
+    EX_CONFIG,
+    ConfigurationError,
+    Environment,
+    InvalidError,
+    OptionalVariable,
+    Variable,
+    check,
+)
 from tests.backend.conftest import Python
 
 CANARY = "canary-4c1d9e"
 """Part of every bad value: no message may hold it."""
 
-READ = [variable for variable in Environment.variables() if "backend" in variable.readers]
+READ = [variable for variable in Environment.variables() if APPLICATION & set(variable.readers)]
 REQUIRED = [variable for variable in READ if variable.default is None and not isinstance(variable, OptionalVariable)]
 OPTIONAL = [variable for variable in READ if variable.default is not None]
 SECRETS = [variable for variable in REQUIRED if variable.secret]
@@ -308,10 +317,66 @@ def test_what_mail_needs_is_named(sound: dict[str, str]) -> None:
     ]
 
 
-def test_activation_needs_mail_and_a_page(sound: dict[str, str]) -> None:
+def test_activation_needs_both_pages(sound: dict[str, str]) -> None:
     found = problems({**sound, "DJANGO_ACTIVATION_ENABLED": "true"})
 
-    assert [problem.split(" is missing ")[0] for problem in found] == ["EMAIL_URL", "DJANGO_ACTIVATION_URL"]
+    pages = ["DJANGO_PASSWORD_RESET_URL", "DJANGO_ACTIVATION_URL"]
+    assert [problem.split(" is missing ")[0] for problem in found] == pages
+
+
+def test_process_that_answers_people_needs_no_mail_server(sound: dict[str, str]) -> None:
+    page = MAIL["DJANGO_PASSWORD_RESET_URL"]
+
+    assert check({**sound, "DJANGO_PASSWORD_RESET_URL": page}).EMAIL_URL is None
+
+
+def test_process_that_sends_mail_names_the_mail_server_that_it_lacks(manage: Python) -> None:
+    started = time.monotonic()
+
+    done = manage("upkeep", DJANGO_PASSWORD_RESET_URL=MAIL["DJANGO_PASSWORD_RESET_URL"])
+
+    assert done.returncode == EX_CONFIG
+    assert time.monotonic() - started < 5
+    assert "  - EMAIL_URL is missing although DJANGO_PASSWORD_RESET_URL is set. Accepted: smtp://" in done.stderr
+    assert "secrets/email_url" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("smtp://mail", ("mail", 25, "", False, False)),
+        ("smtp://mail:2525", ("mail", 2525, "", False, False)),
+        ("smtp+tls://u:p@mail.example.com", ("mail.example.com", 587, "p", True, False)),
+        ("smtp+ssl://u%40x:%2F%23%24%3A@mail", ("mail", 465, "/#$:", False, True)),
+    ],
+)
+def test_mail_server_is_an_address(sound: dict[str, str], url: str, expected: tuple[object, ...]) -> None:
+    server = check({**sound, **MAIL, "EMAIL_URL": url}).EMAIL_URL
+
+    assert server is not None
+    assert (server.host, server.port, server.password, server.use_tls, server.use_ssl) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["smtp", "smtp://", "mail:25", "http://mail", "smtp://u:p@mail", "smtp+tls://u@mail", "smtp+tls://u:p/q@mail",
+     "smtp+tls://u:p+q@mail", "smtp://mail:0x19", "smtp://mail:999999", "smtp://mail/path", "consolemail://x",
+     "smtp://mail?tls=true", "smtp://ma il"],
+)  # fmt: skip
+def test_what_is_no_mail_server_is_refused(sound: dict[str, str], url: str) -> None:
+    (problem,) = problems({**sound, **MAIL, "EMAIL_URL": url})
+
+    assert problem.startswith("EMAIL_URL ")
+    assert url in {"smtp", "smtp://"} or url not in problem
+
+
+@pytest.mark.parametrize(
+    "page", ["/reset/{uid}/{token}", "https://a/{uid}", "https://a/{uid}/{token}/{uid}", "https://a/{uid}/{token}/{x}"]
+)
+def test_what_is_no_page_is_refused(sound: dict[str, str], page: str) -> None:
+    (problem,) = problems({**sound, "DJANGO_PASSWORD_RESET_URL": page})
+
+    assert problem.startswith("DJANGO_PASSWORD_RESET_URL ")
 
 
 # Between variables ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from django.db import connection
 from django.utils.module_loading import import_string
 
 from accounts.mail import deliver_due
-from config.env import InvalidError, whole
+from config.env import EX_CONFIG, ConfigurationError, Environment, InvalidError, whole
 from config.errors import DATABASE_ERRORS, log_database_error
 from config.upkeep import stopping
 
@@ -50,6 +51,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, every: int | None, heartbeat: Path | None, **options: Any) -> None:
         """Work once, or until the process is told to stop."""
+        _require_mail_server()
         stopping.clear()
         if every is None:
             self.remove_expired()
@@ -61,6 +63,7 @@ class Command(BaseCommand):
 
     def stay(self, every: int, heartbeat: Path | None) -> None:
         """Work until the process is told to stop; a database that is away is waited for."""
+        logger.info("upkeep every %s s, mail %s", every, "as it becomes due" if settings.MAIL_ENABLED else "not at all")
         removal_due = monotonic()
         removed_all = True
         while not stopping.is_set():
@@ -77,6 +80,7 @@ class Command(BaseCommand):
             if heartbeat and well:
                 heartbeat.touch()
             stopping.wait(TICK_SECONDS)
+        logger.info("upkeep ends, as it was told to")
 
     def remove_expired(self) -> bool:
         """Run every job of ``settings.UPKEEP`` under the lock; return whether none failed."""
@@ -125,6 +129,19 @@ def _lock() -> Iterator[bool]:
         if alone and connection.connection is not None and not connection.connection.closed:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [UPKEEP_LOCK])
+
+
+def _require_mail_server() -> None:
+    """End the process where people may ask for mail and this process, which sends it, cannot.
+
+    Here and not with the other variables: the processes that answer people need no mail server, and must not know its
+    password.
+    """
+    if settings.PASSWORD_RESET_URL and not settings.MAIL_ENABLED:
+        problem = "EMAIL_URL is missing although DJANGO_PASSWORD_RESET_URL is set. Accepted:"
+        remedy = "put it into secrets/email_url, or remove DJANGO_PASSWORD_RESET_URL"
+        print(ConfigurationError([f"{problem} {Environment.EMAIL_URL.accepts}; {remedy}."]), file=sys.stderr)
+        raise SystemExit(EX_CONFIG)
 
 
 def _seconds(raw: str) -> int:
