@@ -295,5 +295,5 @@ def test_the_earlier_description_can_come_from_git(tmp_path: Path) -> None:
 def test_a_revision_that_is_not_there_is_refused(revision: str) -> None:
     result = compare(revision)
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert revision in result.stderr
