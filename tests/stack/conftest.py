@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.stack.containers import Stack, docker
+from tests.stack.containers import SERVERS, Stack, docker
 from tests.stack.people import Person, connect, sign_up
 
 
@@ -41,7 +41,7 @@ def stack(checkout: Path, base_url: str) -> Stack:
 @pytest.fixture(scope="session", autouse=True)
 def leftovers(stack: Stack) -> None:
     """Remove what a run that was killed has left of the stacks and containers that tests make beside this one."""
-    prefixes = tuple(f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter"))
+    prefixes = tuple(f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own"))
     project = '{{.Label "com.docker.compose.project"}}'
     listings = {
         "container": ("ps", "--all", "--format", f"{{{{.Names}}}} {project}"),
@@ -59,7 +59,7 @@ def leftovers(stack: Stack) -> None:
 def disturbed(stack: Stack) -> Iterator[Stack]:
     """The containers, for a test that stops, pauses or replaces some: whole again for the next one."""
     yield stack
-    for service in ("db", "backend", "nginx"):
+    for service in SERVERS:
         stack.compose("unpause", service, check=False)
     stack.compose("up", "--detach", "--no-build", "--wait", check=False)
     stack.wait_until_whole()

@@ -13,7 +13,7 @@ import httpx
 
 from tests.stack.people import connect
 
-SERVERS = ("db", "backend", "nginx")
+SERVERS = ("db", "backend", "upkeep", "nginx")
 """The services that run for as long as the stack does; ``migrate`` ends."""
 
 SERVICES = ("migrate", *SERVERS)
@@ -62,6 +62,10 @@ class Container:
     def execute(self, *command: str, check: bool = True, timeout: float = 60) -> Result:
         """Run a command in it, as its own user."""
         return docker("exec", self.id, *command, check=check, timeout=timeout)
+
+    def feed(self, text: str, *command: str) -> Result:
+        """Run a command in it with ``text`` as its input."""
+        return run("docker", "exec", "--interactive", self.id, *command, input=text)
 
     def health(self) -> str:
         """Return what its HEALTHCHECK says: starting, healthy or unhealthy."""

@@ -13,18 +13,31 @@ from tests.stack.people import PASSWORD, Person, unique
 
 MIB = 1024 * 1024
 
-USERS = {"db": "999:999", "migrate": "10001:10001", "backend": "10001:10001", "nginx": "101:101"}
-MEMORY = {"db": 1024 * MIB, "migrate": 512 * MIB, "backend": 512 * MIB, "nginx": 128 * MIB}
-PIDS = {"db": 256, "migrate": 64, "backend": 256, "nginx": 128}
-GRACE_SECONDS = {"db": 120, "backend": 40, "nginx": 15}
-NETWORKS = {"db": {"data"}, "migrate": {"data"}, "backend": {"application", "data"}, "nginx": {"edge", "application"}}
+USERS = {
+    "db": "999:999",
+    "migrate": "10001:10001",
+    "backend": "10001:10001",
+    "upkeep": "10001:10001",
+    "nginx": "101:101",
+}
+MEMORY = {"db": 1024 * MIB, "migrate": 512 * MIB, "backend": 512 * MIB, "upkeep": 192 * MIB, "nginx": 128 * MIB}
+PIDS = {"db": 256, "migrate": 64, "backend": 256, "upkeep": 32, "nginx": 128}
+GRACE_SECONDS = {"db": 120, "backend": 40, "upkeep": 30, "nginx": 15}
+NETWORKS = {
+    "db": {"data"},
+    "migrate": {"data"},
+    "backend": {"application", "data"},
+    "upkeep": {"data", "mail"},
+    "nginx": {"edge", "application"},
+}
 SECRETS = {
     "db": {"postgres_superuser_password", "postgres_migrator_password", "postgres_app_password"},
     "migrate": {"django_secret_key", "jwt_signing_key", "postgres_migrator_password"},
     "backend": {"django_secret_key", "jwt_signing_key", "postgres_app_password"},
+    "upkeep": {"django_secret_key", "jwt_signing_key", "postgres_app_password", "email_url"},
     "nginx": set(),
 }
-VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "nginx": set()}
+VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": set()}
 IMAGES = ("db", "backend", "nginx")
 
 
@@ -45,6 +58,8 @@ def secrets(checkout: Path) -> dict[str, str]:
     """Every secret of the stack, by its name."""
     found = {path.name: path.read_text().strip() for path in (checkout / "secrets").iterdir()}
     assert found.keys() == set().union(*SECRETS.values())
+    # Empty, unless somebody configures mail: tests/stack/test_mail.py.
+    assert found.pop("email_url") == ""
     assert all(len(value) >= 20 for value in found.values())
     return found
 
@@ -57,7 +72,7 @@ def only(containers: list[Container]) -> Container:
 def test_the_stack_is_these_containers(stack: Stack) -> None:
     running = {service: len(stack.containers(service)) for service in stack.configuration()["services"]}
 
-    assert running == {"db": 1, "migrate": 1, "backend": 2, "nginx": 1}
+    assert running == {"db": 1, "migrate": 1, "backend": 2, "upkeep": 1, "nginx": 1}
 
 
 def test_a_container_has_no_privilege(service: str, stack: Stack) -> None:
@@ -160,10 +175,10 @@ def test_a_container_is_on_its_networks_alone(service: str, stack: Stack) -> Non
 def test_the_networks_behind_nginx_lead_nowhere(stack: Stack) -> None:
     internal = {
         name: json.loads(docker("network", "inspect", f"{stack.name()}_{name}").stdout)[0]["Internal"]
-        for name in ("edge", "application", "data")
+        for name in ("edge", "application", "data", "mail")
     }
 
-    assert internal == {"edge": False, "application": True, "data": True}
+    assert internal == {"edge": False, "application": True, "data": True, "mail": True}
 
 
 def test_nginx_reaches_the_backend_and_not_the_database(stack: Stack) -> None:
@@ -181,16 +196,25 @@ def test_nginx_reaches_the_backend_and_not_the_database(stack: Stack) -> None:
 
 
 def connect_from(container: Container, host: str, port: int) -> str:
-    """Return what a connection attempt from the backend says."""
+    """Return what a connection attempt from the application says."""
     program = f"import socket; socket.create_connection(({host!r}, {port}), timeout=3)"
     return container.execute("python", "-c", program, check=False).stderr
 
 
-def test_the_backend_reaches_the_database_and_nothing_outside(stack: Stack) -> None:
+@pytest.mark.parametrize("program", ["backend", "upkeep"])
+def test_the_application_reaches_the_database_and_nothing_outside(program: str, stack: Stack) -> None:
+    for container in stack.containers(program):
+        assert connect_from(container, "db", 5432) == ""
+        assert "Network is unreachable" in connect_from(container, "192.0.2.1", 443)
+        assert "gaierror" in connect_from(container, "example.com", 443)
+
+
+def test_the_upkeep_process_and_the_backend_do_not_reach_each_other_over_its_network(stack: Stack) -> None:
+    upkeep = stack.container("upkeep")
+
     for backend in stack.containers("backend"):
-        assert connect_from(backend, "db", 5432) == ""
-        assert "Network is unreachable" in connect_from(backend, "192.0.2.1", 443)
-        assert "gaierror" in connect_from(backend, "example.com", 443)
+        application = backend.address(f"{stack.name()}_application")
+        assert connect_from(upkeep, application, 8000) != ""
 
 
 def test_a_secret_is_mounted_only_where_it_is_read(service: str, stack: Stack, checkout: Path) -> None:
@@ -232,7 +256,7 @@ def test_an_image_holds_no_secret(service: str, stack: Stack, secrets: dict[str,
 
 
 def test_no_server_has_a_secret_in_its_environment(stack: Stack, secrets: dict[str, str]) -> None:
-    for service in ("backend", "nginx"):
+    for service in ("backend", "upkeep", "nginx"):
         for container in stack.containers(service):
             shown = container.execute("sh", "-c", "cat /proc/[0-9]*/environ").stdout
 
@@ -245,6 +269,10 @@ def test_the_logs_show_nothing_that_a_person_would_not_tell(
 ) -> None:
     canary = unique("canary")
     alice.client.post("/auth/jwt/create/", json={"username": alice.name, "password": canary})
+    alice.client.post("/auth/users/set_password/", json={"current_password": canary, "new_password": canary})
+    alice.client.request("DELETE", "/auth/users/me/", json={"current_password": canary})
+    alice.client.post("/auth/users/reset_password_confirm/", json={"token": canary, "new_password": canary})
+    client.post("/auth/jwt/create/", json={"username": canary, "password": PASSWORD})
     alice.client.post("/auth/users/", json={"username": canary, "password": "short"})
     alice.client.post("/api/transactions/", json={"amount": canary, "description": canary})
     alice.client.get("/api/transactions/", params={"search": canary})

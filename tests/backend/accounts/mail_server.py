@@ -49,13 +49,13 @@ class Conversation(socketserver.StreamRequestHandler):
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """The server, on a free port of this host, until the end of a ``with``."""
+    """The server, until the end of a ``with``; unless told otherwise, on a free port of this host."""
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Conversation)
+    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, Conversation)
         self.taken: list[tuple[list[str], Message]] = []
         self.answer: Callable[[str], str] = lambda recipient: "250 ok"
         self.lock = Lock()

@@ -72,6 +72,7 @@ class Command(BaseCommand):
                     removed_all = self.remove_expired()
                     removal_due = monotonic() + every
                 well = self.deliver() and removed_all
+                _ask_database()
             except DATABASE_ERRORS as error:
                 log_database_error(error)
                 # Nothing but a new connection helps; the next statement makes it.
@@ -103,6 +104,12 @@ class Command(BaseCommand):
     def deliver(self) -> bool:
         """Send the mail that is due; return whether that worked as such."""
         return not settings.MAIL_ENABLED or _shielded("accounts.mail.deliver_due", deliver_due) is not None
+
+
+def _ask_database() -> None:
+    """Raise where the database is away, also in a turn that had nothing else to ask it: all is not well then."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
 
 
 def _shielded(path: str, job: Callable[[], dict[str, int]]) -> dict[str, int] | None:

@@ -1,0 +1,277 @@
+"""Guessing passwords through nginx: what one address may do, and what many may do to one account.
+
+The stack of the tests lets one address do as much as it likes, since everybody in them has the same; the limit is
+tested on an nginx of the same image beside it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stack import wire
+from tests.stack.containers import Container, Stack, docker, eventually
+from tests.stack.people import PASSWORD, Person, connect, unique
+
+BURST = 5
+ACCOUNT_LIMIT = 10
+
+LIMITED = [
+    ("POST", "/auth/users/"),
+    ("PUT", "/auth/users/me/"),
+    ("PATCH", "/auth/users/me/"),
+    ("DELETE", "/auth/users/me/"),
+    ("POST", "/auth/users/set_password/"),
+    ("POST", "/auth/users/reset_password/"),
+    ("POST", "/auth/users/reset_password_confirm/"),
+    ("POST", "/auth/users/activation/"),
+    ("POST", "/auth/users/resend_activation/"),
+    ("POST", "/auth/jwt/create/"),
+    ("POST", "/auth/jwt/refresh/"),
+    ("POST", "/auth/jwt/verify/"),
+    ("POST", "/auth/jwt/blacklist/"),
+    ("POST", "/auth/jwt/logout/"),
+    ("POST", "/auth/jwt/logout-all/"),
+    ("POST", "/auth/jwt/create"),
+    ("POST", "/auth/jwt/createX"),
+    ("POST", "/auth/anything/"),
+    ("POST", "/admin/login/"),
+    ("POST", "/admin/login/?next=/admin/"),
+    ("POST", "/admin/password_change/"),
+]
+FREE = [
+    ("GET", "/auth/users/me/"),
+    ("GET", "/auth/sessions/"),
+    ("OPTIONS", "/auth/jwt/create/"),
+    ("GET", "/api/transactions/"),
+    ("POST", "/api/transactions/"),
+    ("GET", "/readyz"),
+]
+SAME_ROUTE = [
+    "/%61uth/jwt/create/",
+    "/auth/jwt/%63reate/",
+    "/auth/%6a%77%74/create/",
+    "/auth/jwt/create/?",
+    "/auth/jwt/create/?x=/api/",
+    "/auth/jwt/create/#x",
+    "http://localhost/auth/jwt/create/",
+]
+"""Other ways to write the route of the login, which a backend would take for it."""
+
+NO_ROUTE = [
+    "//auth/jwt/create/",
+    "/auth//jwt/create/",
+    "/./auth/jwt/create/",
+    "/auth/./jwt/create/",
+    "/api/../auth/jwt/create/",
+    "/api/%2e%2e/auth/jwt/create/",
+    "/auth%2fjwt/create/",
+    "/auth/jwt%2Fcreate/",
+    "/AUTH/jwt/create/",
+    "/Auth/jwt/create/",
+    "/;/auth/jwt/create/",
+    "/%2561uth/jwt/create/",
+    "/\\auth/jwt/create/",
+]
+"""What a looser server would take for it."""
+
+Nginx = Callable[..., str]
+
+
+@contextmanager
+def another_nginx(stack: Stack, **variables: str) -> Iterator[str]:
+    """Start an nginx of the stack's image before the same backends; give its address."""
+    running = stack.container("nginx").inspect()
+    name = unique(f"{stack.name()}-own")
+    options = [option for key, value in variables.items() for option in ("--env", f"{key}={value}")]
+    docker(
+        *("run", "--detach", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp:mode=1777", "--name", name),
+        *("--env", "DJANGO_ALLOWED_HOSTS=localhost,127.0.0.1", *options, "--publish", "127.0.0.1::8080"),
+        *("--network", f"{stack.name()}_edge", running["Image"]),
+    )
+    try:
+        docker("network", "connect", f"{stack.name()}_application", name)
+        port = docker("port", name, "8080/tcp").stdout.split(":")[-1].strip()
+        ready = Stack(stack.checkout, f"http://127.0.0.1:{port}")
+        eventually(ready.is_ready, within=20, what="the other nginx serves")
+        yield ready.base_url
+    finally:
+        docker("rm", "--force", name)
+
+
+@pytest.fixture
+def start_nginx(stack: Stack) -> Iterator[Nginx]:
+    """Return a function that starts an nginx with variables of its own."""
+    with ExitStack() as started:
+        yield lambda **variables: started.enter_context(another_nginx(stack, **variables))
+
+
+@pytest.fixture(scope="module")
+def slow_nginx(stack: Stack) -> Iterator[str]:
+    """An nginx whose limit, once it is used up, stays so for a minute."""
+    with another_nginx(stack, NGINX_AUTH_RATE="1r/m") as base_url:
+        yield base_url
+
+
+@pytest.fixture
+def used_up(slow_nginx: str) -> Iterator[httpx.Client]:
+    """A client whose address has nothing left."""
+    with connect(slow_nginx) as client:
+        while guess(client).status_code != HTTPStatus.TOO_MANY_REQUESTS:
+            pass
+        yield client
+
+
+def guess(client: httpx.Client) -> httpx.Response:
+    """Try an account that nobody has tried before: only the address can be what is limited."""
+    return client.post("/auth/jwt/create/", json={"username": unique("nobody"), "password": "wrong"})
+
+
+def assert_limited(answer: httpx.Response) -> None:
+    assert answer.status_code == HTTPStatus.TOO_MANY_REQUESTS
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json() == {"detail": "Too many requests from this address. Try again in a moment."}
+    assert len(answer.headers["X-Request-ID"]) == 32
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+# One address --------------------------------------------------------------------------------------
+
+
+def test_one_address_may_try_a_few_times_at_once_and_then_30_times_a_minute(start_nginx: Nginx) -> None:
+    with connect(start_nginx()) as client:
+        answers = [guess(client) for _ in range(20)]
+        refused = [answer for answer in answers if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS]
+
+        # One, the burst, and what became free while they were sent.
+        assert [answer.status_code for answer in answers[: BURST + 1]] == [HTTPStatus.UNAUTHORIZED] * (BURST + 1)
+        assert len(refused) >= 20 - (BURST + 1) - 3
+        for answer in refused:
+            assert_limited(answer)
+        assert refused[-1].headers["Retry-After"] == "2"
+
+        time.sleep(int(refused[-1].headers["Retry-After"]))
+        assert guess(client).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_two_processes_of_nginx_count_together(start_nginx: Nginx) -> None:
+    base_url = start_nginx(NGINX_AUTH_RATE="1r/m", NGINX_WORKER_PROCESSES="4")
+    statuses = []
+    for _ in range(30):
+        with connect(base_url) as client:
+            statuses.append(guess(client).status_code)
+
+    assert statuses.count(HTTPStatus.UNAUTHORIZED) == BURST + 1
+
+
+@pytest.mark.parametrize(("method", "path"), LIMITED)
+def test_every_route_that_takes_a_password_or_a_token_is_limited(method: str, path: str, used_up: httpx.Client) -> None:
+    assert_limited(used_up.request(method, path, json={}))
+
+
+@pytest.mark.parametrize(("method", "path"), FREE)
+def test_no_other_route_is_limited(method: str, path: str, used_up: httpx.Client) -> None:
+    answers = [used_up.request(method, path) for _ in range(BURST + 3)]
+
+    assert HTTPStatus.TOO_MANY_REQUESTS not in {answer.status_code for answer in answers}
+
+
+def send(base_url: str, target: str, *headers: str) -> int:
+    """Send a login, with a target as it stands, and return the status."""
+    body = json.dumps({"username": unique("nobody"), "password": "wrong"})
+    fields = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
+    lines = [f"POST {target} HTTP/1.1", *fields, "Connection: close", "", body]
+    (status,) = wire.converse(base_url, "\r\n".join(lines).encode()).statuses
+    return status
+
+
+@pytest.mark.parametrize("target", SAME_ROUTE)
+def test_another_spelling_of_a_route_is_no_way_round(
+    target: str, used_up: httpx.Client, base_url: str, slow_nginx: str
+) -> None:
+    assert send(base_url, target) == HTTPStatus.UNAUTHORIZED, "it is no spelling of this route"
+
+    assert send(slow_nginx, target) == HTTPStatus.TOO_MANY_REQUESTS
+
+
+@pytest.mark.parametrize("target", NO_ROUTE)
+def test_what_only_looks_like_a_route_reaches_none(target: str, base_url: str) -> None:
+    assert send(base_url, target) in {HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *["X-Forwarded-For: 203.0.113.9", "X-Real-IP: 203.0.113.9", "Forwarded: for=203.0.113.9"],
+        *["X-HTTP-Method-Override: GET", "X-Original-URL: /readyz"],
+    ],
+)
+def test_no_header_is_a_way_round(header: str, used_up: httpx.Client, slow_nginx: str) -> None:
+    assert send(slow_nginx, "/auth/jwt/create/", header) == HTTPStatus.TOO_MANY_REQUESTS
+
+
+# Many addresses, one account ----------------------------------------------------------------------
+
+STRANGER = """
+import json, sys, urllib.error, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+for body in json.load(sys.stdin):
+    request = urllib.request.Request(sys.argv[1], json.dumps(body).encode(), {
+        "Content-Type": "application/json", "Host": "localhost", "X-Forwarded-For": "203.0.113.9"})
+    try:
+        answer = opener.open(request)
+    except urllib.error.HTTPError as error:
+        answer = error
+    print(answer.status, answer.headers.get("Retry-After", "-"))
+"""
+
+
+def log_in_from_elsewhere(stack: Stack, base_url: str, *credentials: dict[str, Any]) -> list[tuple[int, str]]:
+    """Log in from a container, which has an address of its own; return status and Retry-After of each answer."""
+    container = Container(
+        docker(
+            *("run", "--detach", "--init", "--network", f"{stack.name()}_edge"),
+            *("--name", unique(f"{stack.name()}-own"), stack.container("backend").inspect()["Image"], "sleep", "120"),
+        ).stdout.strip()
+    )
+    nginx = stack.container("nginx").address(f"{stack.name()}_edge")
+    try:
+        said = container.feed(
+            json.dumps(credentials), "python", "-c", STRANGER, f"http://{nginx}:8080/auth/jwt/create/"
+        ).stdout
+    finally:
+        docker("rm", "--force", container.id)
+    return [(int(status), wait) for status, wait in (line.split() for line in said.splitlines())]
+
+
+def test_whoever_guesses_is_stopped_and_the_owner_comes_in_from_the_usual_place(
+    stack: Stack, base_url: str, alice: Person
+) -> None:
+    wrong = [{"username": alice.name, "password": f"guess {number}"} for number in range(ACCOUNT_LIMIT + 5)]
+    right = {"username": alice.name, "password": PASSWORD}
+
+    answers = log_in_from_elsewhere(stack, base_url, *wrong, right)
+
+    statuses = [status for status, _ in answers]
+    assert statuses[:ACCOUNT_LIMIT] == [HTTPStatus.UNAUTHORIZED] * ACCOUNT_LIMIT
+    assert set(statuses[ACCOUNT_LIMIT:]) == {HTTPStatus.TOO_MANY_REQUESTS}
+    assert 0 < int(answers[-1][1]) <= 900
+    # She registered and logged in from the address that the tests have.
+    assert alice.client.post("/auth/jwt/create/", json=right).status_code == HTTPStatus.OK
+    assert alice.client.get("/auth/users/me/").status_code == HTTPStatus.OK
+
+
+def test_an_operator_unlocks_an_account(stack: Stack, base_url: str, alice: Person) -> None:
+    wrong = [{"username": alice.name, "password": f"guess {number}"} for number in range(ACCOUNT_LIMIT + 1)]
+    right = {"username": alice.name, "password": PASSWORD}
+    assert log_in_from_elsewhere(stack, base_url, *wrong, right)[-1][0] == HTTPStatus.TOO_MANY_REQUESTS
+
+    said = stack.container("backend").execute("python", "manage.py", "unlock", alice.name).stdout
+
+    assert said == f"{ACCOUNT_LIMIT + 2} failed attempts on this account are forgotten.\n"
+    assert log_in_from_elsewhere(stack, base_url, right)[-1][0] == HTTPStatus.OK
