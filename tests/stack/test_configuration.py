@@ -47,6 +47,7 @@ BAD_FOR_NGINX = {
     "NGINX_CLIENT_MAX_BODY_KB": "999999999",
     "NGINX_UPSTREAM_TIMEOUT_SECONDS": f"12{CANARY}",
     "NGINX_CONNECTIONS_PER_ADDRESS": "",
+    "NGINX_AUTH_RATE": f"30r/m{CANARY}",
 }
 
 
@@ -70,14 +71,14 @@ def assert_refused(result: Result, seconds: float, names: set[str]) -> None:
     assert ".env" in said
 
 
-@pytest.mark.parametrize("service", ["migrate", "backend"])
+@pytest.mark.parametrize("service", ["migrate", "backend", "upkeep"])
 def test_the_application_names_all_bad_variables_at_once(service: str, stack: Stack) -> None:
     result, seconds = start(stack, service, BAD_FOR_THE_APPLICATION)
 
     assert_refused(result, seconds, set(BAD_FOR_THE_APPLICATION))
 
 
-@pytest.mark.parametrize("service", ["migrate", "backend"])
+@pytest.mark.parametrize("service", ["migrate", "backend", "upkeep"])
 @pytest.mark.parametrize("name", UNSAFE_IN_PRODUCTION)
 def test_the_application_refuses_what_is_unsafe_in_production(name: str, service: str, stack: Stack) -> None:
     result, seconds = start(stack, service, UNSAFE_IN_PRODUCTION[name])
@@ -85,7 +86,7 @@ def test_the_application_refuses_what_is_unsafe_in_production(name: str, service
     assert_refused(result, seconds, {name})
 
 
-@pytest.mark.parametrize("service", ["migrate", "backend"])
+@pytest.mark.parametrize("service", ["migrate", "backend", "upkeep"])
 @pytest.mark.parametrize("name", WEAK_SECRETS)
 def test_the_application_refuses_a_secret_that_can_be_guessed(name: str, service: str, stack: Stack) -> None:
     command = shlex.join(stack.container(service).inspect()["Config"]["Cmd"])
@@ -94,6 +95,23 @@ def test_the_application_refuses_a_secret_that_can_be_guessed(name: str, service
     result, seconds = start(stack, service, {f"{name}_FILE": "/tmp/secret"}, "sh", "-c", script)
 
     assert_refused(result, seconds, {name})
+
+
+def test_a_page_for_new_passwords_without_a_mail_server_is_refused_by_who_sends_mail(stack: Stack) -> None:
+    page = {"DJANGO_PASSWORD_RESET_URL": "https://app.example.com/{uid}/{token}"}
+
+    result, seconds = start(stack, "upkeep", page)
+
+    assert_refused(result, seconds, {"EMAIL_URL"})
+
+
+def test_a_mail_server_that_is_none_is_refused_without_its_password(stack: Stack) -> None:
+    command = shlex.join(stack.container("upkeep").inspect()["Config"]["Cmd"])
+    script = f"printf %s smtp://user:{CANARY}@mail >/tmp/secret && exec {command}"
+
+    result, seconds = start(stack, "upkeep", {"EMAIL_URL_FILE": "/tmp/secret"}, "sh", "-c", script)
+
+    assert_refused(result, seconds, {"EMAIL_URL"})
 
 
 def test_a_secret_that_is_a_file_with_a_newline_is_the_same_secret(stack: Stack) -> None:

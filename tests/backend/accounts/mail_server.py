@@ -1,7 +1,11 @@
-"""A mail server as small as RFC 5321 allows: it takes mail, or refuses it as a test wants."""
+"""A mail server as small as RFC 5321 allows: it takes mail, or refuses it as a test wants.
+
+As a program, which tests/stack/test_mail.py runs in a container, it listens on port 2525 and prints each mail.
+"""
 
 from __future__ import annotations
 
+import json
 import socketserver
 from collections.abc import Callable
 from email import message_from_bytes
@@ -79,3 +83,16 @@ class MailServer(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.thread.join()
         super().__exit__(*args)
+
+
+class PrintingMailServer(MailServer):
+    """Prints each mail as one line of JSON."""
+
+    def keep(self, recipients: list[str], message: Message) -> None:
+        """Print a message."""
+        text = bytes(message.get_payload(decode=True)).decode()
+        print(json.dumps({"to": recipients, "from": message["From"], "text": text}), flush=True)
+
+
+if __name__ == "__main__":
+    PrintingMailServer(("", 2525)).serve_forever()
