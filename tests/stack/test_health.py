@@ -73,7 +73,7 @@ def probe(container: Container) -> int:
         return 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_docker_sees_that_processes_hang_and_that_they_go_on(disturbed: Stack) -> None:
     # The upkeep process may be silent for longer: test_upkeep.py.
     services = [service for service in SERVERS if service != "upkeep"]
@@ -111,13 +111,12 @@ def test_a_database_that_hangs_makes_the_api_unavailable_and_nothing_else(
             answers = [question.result() for question in asked]
         probes = [probe(backend) for backend in backends]
         disturbed.compose("unpause", "db")
-        recovered = eventually(disturbed.is_ready, within=5, what="ready again")
+        eventually(disturbed.is_ready, within=5, what="ready again")
 
     for answer in answers:
         assert_unavailable(answer)
     assert probes == [1, 1]
     assert set(healthz) == {HTTPStatus.OK}
-    assert recovered < 5
     assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
     assert [probe(backend) for backend in backends] == [0, 0]
 
@@ -196,8 +195,9 @@ def test_a_killed_backend_costs_no_reader_an_answer(disturbed: Stack, base_url: 
 
     with watched(base_url, "/readyz") as readyz:
         time.sleep(1)
-        # The init process itself cannot be signalled from within; its only child can, and takes it along.
-        victim.execute("sh", "-c", "kill -KILL -1")
+        # The init process itself cannot be signalled from within; its only child can, and takes it along: sometimes
+        # before this shell has ended.
+        victim.execute("sh", "-c", "kill -KILL -1", check=False)
         eventually(
             lambda: victim.inspect()["RestartCount"] > restarts and victim.inspect()["State"]["Running"],
             within=20,
