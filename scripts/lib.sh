@@ -19,6 +19,7 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
+#   embedded_runs       does the embedded stack of this checkout run?
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$ROOT" || exit
@@ -238,4 +239,12 @@ setting() {
   local value=${!1-}
   [[ -n $value || ! -e .env ]] || value=$(sed -n "s/^$1=//p" .env | tail -n 1)
   printf '%s\n' "${value:-$2}"
+}
+
+# Not by the number alone, which may have gone to another process since, or to one that has ended and that nobody has
+# asked how: kill -0 finds both.
+EMBEDDED_PID_FILE=var/embedded/pid
+embedded_runs() {
+  [[ -e $EMBEDDED_PID_FILE ]] || return
+  tr '\0' ' ' 2>/dev/null <"/proc/$(<"$EMBEDDED_PID_FILE")/cmdline" | grep -q embedded
 }

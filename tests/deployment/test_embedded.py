@@ -1,0 +1,130 @@
+"""The embedded stack, started as a person would: the application without containers, with its upkeep and its mail."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+import pytest
+
+from config.env import Environment
+from tests.deployment.conftest import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+
+PASSWORD = "correct horse battery staple"
+NEXT = "another long passphrase"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A checkout, and the environment in which its scripts are run."""
+
+    checkout: Path
+    environment: dict[str, str]
+    base_url: str
+
+    def run(self, script: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.checkout / "scripts" / script, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def log(self) -> str:
+        return (self.checkout / "var/embedded/log").read_text()
+
+    def processes(self, *words: str) -> list[int]:
+        """Return the processes of this checkout whose command holds all of ``words`` and that run Python."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_text().split("\0")
+            except OSError:  # it has ended meanwhile
+                continue
+            if command[0].startswith(str(self.checkout)) and set(words) <= set(command):
+                found.append(int(path.parent.name))
+        return found
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.base_url, trust_env=False, timeout=20)
+
+
+def wait_for(what: str, seconds: float, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """The stack, running; gone afterwards."""
+    checkout = tmp_path_factory.mktemp("embedded")
+    for folder in ("scripts", "backend", "db"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    shutil.copytree(ROOT / "backend/config/static", checkout / "backend/config/static")
+    shutil.copy(ROOT / "env.example", checkout)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    ours = {name for variable in Environment.variables() for name in variable.names}
+    kept = {name: value for name, value in os.environ.items() if name not in {*ours, "PYTHONPATH", "ENV_FILE"}}
+    # ./scripts/down stops containers too: none has this project's name.
+    environment = {**kept, "HTTP_PORT": str(port), "COMPOSE_PROJECT_NAME": f"embedded-{port}"}
+    stack = Embedded(checkout, environment, f"http://127.0.0.1:{port}")
+    stack.run("up", "--embedded", "--detach")
+    try:
+        yield stack
+    finally:
+        stack.run("down", "--volumes", "--yes")
+
+
+def test_a_forgotten_password_is_replaced_with_the_mail_that_is_in_the_log(embedded: Embedded) -> None:
+    with embedded.client() as client:
+        given = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
+        assert client.post("/auth/users/", json=given).status_code == HTTPStatus.CREATED
+        asked = client.post("/auth/users/reset_password/", json={"email": "alice@example.com"})
+        assert asked.status_code == HTTPStatus.NO_CONTENT
+
+        wait_for("mail", 20, lambda: "Subject: Choose a new password" in embedded.log())
+        found = re.search(rf"^{embedded.base_url}/reset-password/(\S+)/(\S+)$", embedded.log(), re.MULTILINE)
+        assert found
+        link = {"uid": found[1], "token": found[2]}
+        answer = client.post("/auth/users/reset_password_confirm/", json={**link, "new_password": NEXT})
+
+        assert answer.status_code == HTTPStatus.NO_CONTENT
+        login = client.post("/auth/jwt/create/", json={"username": "alice", "password": NEXT})
+        assert login.status_code == HTTPStatus.OK
+        assert PASSWORD not in embedded.log()
+        assert NEXT not in embedded.log()
+
+
+def test_whatever_ends_ends_the_rest(embedded: Embedded) -> None:
+    assert "upkeep every 3600 s, mail as it becomes due" in embedded.log()
+    (upkeep,) = embedded.processes("manage.py", "upkeep")
+    assert embedded.processes("gunicorn")
+
+    os.kill(upkeep, signal.SIGKILL)
+
+    wait_for("everything has ended", 20, lambda: not embedded.processes())
+    embedded.run("up", "--embedded", "--detach")
+    assert len(embedded.processes("manage.py", "upkeep")) == 1, embedded.log()
+
+
+def test_down_ends_both(embedded: Embedded) -> None:
+    embedded.run("down")
+
+    assert embedded.processes() == []
