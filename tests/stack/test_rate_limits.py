@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.stack import wire
-from tests.stack.containers import Container, Stack, docker, eventually
+from tests.stack.containers import Container, Stack, docker, eventually, run
 from tests.stack.people import PASSWORD, Person, connect, unique
 
 BURST = 5
@@ -275,3 +275,60 @@ def test_an_operator_unlocks_an_account(stack: Stack, base_url: str, alice: Pers
 
     assert said == f"{ACCOUNT_LIMIT + 2} failed attempts on this account are forgotten.\n"
     assert log_in_from_elsewhere(stack, base_url, right)[-1][0] == HTTPStatus.OK
+
+
+# IPv6 ---------------------------------------------------------------------------------------------
+
+ON_IPV6 = "sed -i 's/listen 8080/listen [::]:8080/' /etc/nginx/servers/http.conf.template && exec /entrypoint.sh"
+NEIGHBOURS = """
+import fcntl, http.client, json, socket, struct, sys
+SIOCSIFADDR = 0x8916
+for address, times in json.load(sys.stdin):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+        loopback = struct.pack("Ii", 128, socket.if_nametoindex("lo"))
+        fcntl.ioctl(control, SIOCSIFADDR, socket.inet_pton(socket.AF_INET6, address) + loopback)
+    for _ in range(times):
+        connection = http.client.HTTPConnection("::1", 8080, source_address=(address, 0))
+        connection.request("POST", "/auth/jwt/create/", "{}", {"Host": "localhost"})
+        print(address, connection.getresponse().status)
+"""
+
+
+@pytest.fixture
+def nginx_on_ipv6(stack: Stack) -> Iterator[Container]:
+    """An nginx with a slow limit that listens on IPv6, as on a host that has it, alone with its loopback interface."""
+    name = unique(f"{stack.name()}-own")
+    # As root, who may change the file that says where it listens: the networks of the stack have no IPv6.
+    docker(
+        *("run", "--detach", "--user", "0", "--name", name, "--network", "none"),
+        *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0", "--entrypoint", "sh"),
+        *("--env", "DJANGO_ALLOWED_HOSTS=localhost", "--env", "NGINX_AUTH_RATE=1r/m"),
+        *(stack.container("nginx").inspect()["Image"], "-c", ON_IPV6),
+    )
+    try:
+        container = Container(docker("inspect", "--format", "{{.Id}}", name).stdout.strip())
+        eventually(lambda: container.health() == "healthy", within=20, what="nginx is up")
+        yield container
+    finally:
+        docker("rm", "--force", name)
+
+
+def test_a_network_of_ipv6_counts_as_one_address(stack: Stack, nginx_on_ipv6: Container) -> None:
+    first, neighbour, other = "2001:db8:0:1::10", "2001:db8:0:1:a0a::11", "2001:db8:0:2::10"
+    attempts = [(first, BURST + 3), (neighbour, 1), (other, BURST + 1)]
+    image = stack.container("backend").inspect()["Image"]
+
+    said = run(
+        *("docker", "run", "--rm", "--interactive", "--user", "0", "--cap-add", "NET_ADMIN"),
+        *("--network", f"container:{nginx_on_ipv6.id}", image, "python", "-c", NEIGHBOURS),
+        input=json.dumps(attempts),
+    ).stdout
+
+    # There is no backend behind this one.
+    passed, limited = int(HTTPStatus.SERVICE_UNAVAILABLE), int(HTTPStatus.TOO_MANY_REQUESTS)
+    assert [(address, int(status)) for address, status in map(str.split, said.splitlines())] == [
+        *[(first, passed)] * (BURST + 1),
+        *[(first, limited)] * 2,
+        (neighbour, limited),
+        *[(other, passed)] * (BURST + 1),
+    ]
