@@ -18,12 +18,13 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 
 -- Who is no superuser gives things only to a role that it may become; for as long as this takes.
-SELECT rolsuper AS superuser FROM pg_roles WHERE rolname = current_user
-\gset
-\if :superuser
-\else
-GRANT transactions_migrator TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
-\endif
+DO $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        GRANT transactions_migrator TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
+    END IF;
+END
+$$;
 
 ALTER ROLE transactions_migrator PASSWORD :'migrator_password';
 ALTER ROLE transactions_app PASSWORD :'app_password';
@@ -44,9 +45,12 @@ ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
 ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
     GRANT USAGE ON SEQUENCES TO transactions_app;
 
-\if :superuser
-\else
-REVOKE transactions_migrator FROM CURRENT_USER;
-\endif
+DO $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        REVOKE transactions_migrator FROM CURRENT_USER;
+    END IF;
+END
+$$;
 
 COMMIT;

@@ -1016,9 +1016,9 @@ def markdown() -> str:
         "# Configuration",
         "",
         _wrapped(
-            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line; secrets are files under"
-            " `secrets/`. `./scripts/up` checks `.env` before it starts anything, and every process checks what it reads;"
-            " what is wrong is named in one message, without its value."
+            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line; secrets are files"
+            " under `secrets/`. `./scripts/up` checks both before it starts anything, and every process checks what it"
+            " reads; what is wrong is named in one message, without its value."
         ),
         "",
         "Made from `backend/config/env.py` by `python -m config.env --format markdown`: edit that file, not this one.",
@@ -1027,7 +1027,9 @@ def markdown() -> str:
         lines += ["", f"## {title}"]
         for variable in variables:
             lines += ["", f"### {variable.name}", "", _wrapped(_literal(variable.purpose)), ""]
-            lines += [_wrapped(f"- {label}: {_literal(value)}", indent="  ") for label, value in _facts(variable) if value]
+            lines += [
+                _wrapped(f"- {label}: {_literal(value)}", indent="  ") for label, value in _facts(variable) if value
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -1056,14 +1058,19 @@ def _literal(words: str) -> str:
     """Return ``words`` with what Markdown would take for markup between backquotes."""
     kept = re.split(r"(`[^`]*`)", words)
     return "".join(
-        item if item.startswith("`") else re.sub(r"[^\s;,]*[_*~{<|][^\s;,]*[^\s;,.:]", r"`\g<0>`", item) for item in kept
+        item if item.startswith("`") else re.sub(r"[^\s;,]*[_*~{<|][^\s;,]*[^\s;,.:]", r"`\g<0>`", item)
+        for item in kept
     )
 
 
 def main() -> None:
     """Print one of the texts that are made from the registry."""
-    parser = argparse.ArgumentParser(prog="python -m config.env", description="Print what the registry of variables says.")
-    parser.add_argument("--format", choices=("env", "markdown"), default="env", help="env.example or docs/configuration.md")
+    parser = argparse.ArgumentParser(
+        prog="python -m config.env", description="Print what the registry of variables says."
+    )
+    parser.add_argument(
+        "--format", choices=("env", "markdown"), default="env", help="env.example or docs/configuration.md"
+    )
     sys.stdout.write({"env": example, "markdown": markdown}[parser.parse_args().format]())
 
 

@@ -26,10 +26,13 @@ from config.env import (
 
 PREFIXES_OF_THE_STACK = (*PREFIXES, "NGINX_", "UPKEEP_", "BACKEND_", "DB_")
 SIMILAR = 0.85
-"""How like a variable a name without any of these prefixes must be to count as a slip; others may be for an override."""
+"""How like a variable a name without these prefixes must be to count as a slip; others may be for an override."""
 
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
+
+ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+"""Between double quotes, after a backslash."""
 
 
 def parse(text: str) -> tuple[dict[str, str], list[str]]:
@@ -51,7 +54,11 @@ def parse(text: str) -> tuple[dict[str, str], list[str]]:
             if not quoted:
                 problems.append(f"{name} has a quote that does not end, or something after it. Mend it in .env.")
                 continue
-            value = quoted[1] if quoted[1] is not None else re.sub(r"\\(.)", r"\g<1>", quoted[2])
+            value = (
+                quoted[1]
+                if quoted[1] is not None
+                else re.sub(r"\\(.)", lambda found: ESCAPES.get(found[1], found[1]), quoted[2])
+            )
         else:
             value = re.split(r"(?:^|\s)#", value, maxsplit=1)[0].rstrip()
         if replaced and "$" in value:
@@ -128,7 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m config.env_file", description="Check an env file.")
     parser.add_argument("file", type=Path)
     parser.add_argument(
-        "--containers", action="store_true", help="check the files in secrets/ beside it as well, and refuse what has no effect on containers"
+        "--containers",
+        action="store_true",
+        help="check the files in secrets/ beside it as well, and refuse what has no effect on containers",
     )
     options = parser.parse_args()
     try:

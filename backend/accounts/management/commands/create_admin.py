@@ -20,7 +20,9 @@ ATTEMPTS = 3
 class Command(BaseCommand):
     """Make the account of an administrator."""
 
-    help = "Makes the account of an administrator. The password is asked for, or made with --generate; never an argument."
+    help = (
+        "Makes the account of an administrator. The password is asked for, or made with --generate; never an argument."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the name and the options."""
