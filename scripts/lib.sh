@@ -303,18 +303,18 @@ embedded_database() {
   export POSTGRES_HOST=127.0.0.1 POSTGRES_PORT=${server[3]}
 }
 
-# stack_mode: prints the kind of stack that runs here, or that was started here before.
+# stack_mode: prints the kind of stack that runs here; an embedded one that was stopped counts, since its database can be
+# started for one command.
 stack_mode() {
-  local next="./scripts/up"
-  [[ -e .env && -d secrets ]] || die "nothing was ever started here: there is no .env" "$next"
+  [[ -e .env && -d secrets ]] || die "nothing was ever started here: there is no .env" "./scripts/up"
   if (embedded_database); then
     echo embedded
-  elif engine_runs; then
+  elif engine_runs && [[ -n $(compose ps --all --quiet) ]]; then
     echo containers
-  elif [[ -x var/embedded/venv/bin/python ]]; then
+  elif [[ -d var/embedded/postgres/18 ]]; then
     echo embedded
   else
-    die "no container engine answers, and there is no embedded stack" "$next"
+    die "the stack does not run" "./scripts/up"
   fi
 }
 
