@@ -1,5 +1,6 @@
--- The roles of the stack and what each may do. Run once by a superuser, with psql, in the stack's own database;
--- running it again changes nothing but the passwords.
+-- The roles of the stack and what each may do. Run once, with psql, in the database of the stack, by a superuser or by
+-- the owner of the database who may make roles, as the administrator of a server that somebody else runs is; running
+-- it again changes nothing but the passwords.
 --
 --   transactions_migrator   owns the schema; only the `migrate` service signs in as it
 --   transactions_app        reads and writes rows, nothing else; what a stolen backend could do
@@ -15,6 +16,15 @@ SELECT format('CREATE ROLE %I LOGIN', name)
 FROM (VALUES ('transactions_migrator'), ('transactions_app')) AS wanted (name)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
+
+-- Who is no superuser gives things only to a role that it may become; for as long as this takes.
+DO $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        GRANT transactions_migrator TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;
+    END IF;
+END
+$$;
 
 ALTER ROLE transactions_migrator PASSWORD :'migrator_password';
 ALTER ROLE transactions_app PASSWORD :'app_password';
@@ -34,5 +44,13 @@ ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO transactions_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE transactions_migrator IN SCHEMA public
     GRANT USAGE ON SEQUENCES TO transactions_app;
+
+DO $$
+BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        REVOKE transactions_migrator FROM CURRENT_USER;
+    END IF;
+END
+$$;
 
 COMMIT;

@@ -5,6 +5,7 @@
 #   info, warn, die     messages for people, on stderr: stdout belongs to the script's own output
 #   usage               the header comment of the calling script, for --help
 #   unknown_option      the refusal that every script gives to an option it does not know
+#   wrong_usage         the refusal of arguments that are wrong in another way
 #   have                is this command installed?
 #   version_at_least    compares dotted versions
 #   engine_runs         does a container engine answer?
@@ -20,6 +21,13 @@
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
 #   embedded_runs       does the embedded stack of this checkout run?
+#   address, url        where the API is published
+#   check_configuration refuses a configuration that is wrong
+#   configure_embedded  the variables of the embedded stack
+#   embedded_database   where the database of the embedded stack is, if it runs
+#   stack_mode          containers or embedded: which of the two is here?
+#   in_container        runs a command in a container of this checkout
+#   in_embedded         runs a command with the embedded stack's configuration and database
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$ROOT" || exit
@@ -38,9 +46,11 @@ die() {
 # The comment between the first line and the first line of code.
 usage() { sed -n '2,${/^#/!q; s/^# \{0,1\}//; p}' -- "$ROOT/scripts/${0##*/}"; }
 
-# unknown_option RECEIVED; 2 is what shells themselves return for wrong usage.
-unknown_option() {
-  info "error: unknown option or argument: $1"
+unknown_option() { wrong_usage "unknown option or argument: $1"; }
+
+# wrong_usage MESSAGE; 2 is what shells themselves return for it.
+wrong_usage() {
+  info "error: $1"
   printf '  next: scripts/%s --help lists what is accepted\n' "${0##*/}" >&2
   exit 2
 }
@@ -120,7 +130,7 @@ as_progress() {
 compose() { docker compose --project-directory "$ROOT" "$@"; }
 
 # without_erasures: a filter for what Compose 2.26 puts in front of each line of a log, into a pipe too.
-without_erasures() { sed $'s/^\e\\[2K//'; }
+without_erasures() { sed --unbuffered $'s/^\e\\[2K//'; }
 
 # python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
 # use and again whenever the lock file has changed. Nothing outside FOLDER is touched.
@@ -247,4 +257,98 @@ EMBEDDED_PID_FILE=var/embedded/pid
 embedded_runs() {
   [[ -e $EMBEDDED_PID_FILE ]] || return
   tr '\0' ' ' 2>/dev/null <"/proc/$(<"$EMBEDDED_PID_FILE")/cmdline" | grep -q embedded
+}
+
+# Where the API is published, and how a client on this host reaches it.
+address() { printf '%s:%s\n' "$(setting BIND_ADDRESS 127.0.0.1)" "$(setting HTTP_PORT 8080)"; }
+
+url() {
+  local bind
+  bind=$(setting BIND_ADDRESS 127.0.0.1)
+  [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
+  printf 'http://%s:%s\n' "$bind" "$(setting HTTP_PORT 8080)"
+}
+
+# check_configuration [--containers]: .env and, for containers, the files in secrets/, against the registry of variables;
+# what is wrong is said at once, before anything is built. See backend/config/env_file.py.
+check_configuration() {
+  local python
+  python=$(host_python) || die "no Python 3.11 or newer was found" "apt-get install python3"
+  PYTHONPATH=$ROOT/backend "$python" -B -m config.env_file "$@" "$ROOT/.env" || exit
+}
+
+# The same variables that Compose would hand over.
+configure_embedded() {
+  export ENV_FILE=$ROOT/.env DJANGO_PROXY_ENABLED=false BACKEND_REPLICAS=1
+  export DJANGO_SECRET_KEY_FILE=$ROOT/secrets/django_secret_key JWT_SIGNING_KEY_FILE=$ROOT/secrets/jwt_signing_key
+  export POSTGRES_PASSWORD_FILE=$ROOT/secrets/postgres_app_password
+  export GUNICORN_BIND
+  GUNICORN_BIND=$(address)
+  POSTGRES_DB=$(setting POSTGRES_DB transactions)
+  export POSTGRES_DB
+  configure_embedded_mail
+}
+
+# Without a mail server mail is written to the log, so that a password can be reset all the same.
+configure_embedded_mail() {
+  if [[ -s secrets/email_url ]]; then
+    export EMAIL_URL_FILE=$ROOT/secrets/email_url
+  elif [[ -z $(setting EMAIL_URL "") ]]; then
+    export EMAIL_URL=consolemail://
+  fi
+  [[ -n $(setting EMAIL_FROM "") ]] || export EMAIL_FROM="Transactions <noreply@localhost>"
+  if [[ -z $(setting DJANGO_PASSWORD_RESET_URL "") ]]; then
+    DJANGO_PASSWORD_RESET_URL="$(url)/reset-password/{uid}/{token}"
+    export DJANGO_PASSWORD_RESET_URL
+  fi
+}
+
+# embedded_database: sets POSTGRES_HOST and POSTGRES_PORT to those of the running server; fails where none runs.
+embedded_database() {
+  local -a server
+  mapfile -t server 2>/dev/null <"$ROOT/var/embedded/postgres/18/postmaster.pid" || return 1
+  # Its process, and the port: https://www.postgresql.org/docs/18/storage-file-layout.html
+  ((${#server[@]} > 3)) && grep -qs postgres "/proc/${server[0]}/cmdline" || return 1
+  export POSTGRES_HOST=127.0.0.1 POSTGRES_PORT=${server[3]}
+}
+
+# stack_mode: prints the kind of stack that runs here; an embedded one that was stopped counts, since its database can be
+# started for one command.
+stack_mode() {
+  [[ -e .env && -d secrets ]] || die "nothing was ever started here: there is no .env" "./scripts/up"
+  if (embedded_database); then
+    echo embedded
+  elif engine_runs && [[ -n $(compose ps --all --quiet) ]]; then
+    echo containers
+  elif [[ -d var/embedded/postgres/18 ]]; then
+    echo embedded
+  else
+    die "the stack does not run" "./scripts/up"
+  fi
+}
+
+# in_container SERVICE COMMAND...: in the first running container of a service; where none runs, in a new one, which is
+# removed afterwards. A terminal is there only where this script has one.
+in_container() {
+  local service=$1
+  local -a terminal=()
+  shift
+  [[ -t 0 && -t 1 ]] || terminal=(--no-TTY)
+  if [[ -n $(compose ps --quiet --status running "$service" 2>/dev/null) ]]; then
+    compose exec "${terminal[@]}" "$service" "$@"
+  else
+    compose run --rm --no-deps "${terminal[@]}" "$service" "$@"
+  fi
+}
+
+# in_embedded COMMAND...: in backend/; the database is started for the command where it does not run.
+in_embedded() {
+  configure_embedded
+  if embedded_database; then
+    (cd backend && "$@")
+  else
+    # shellcheck disable=SC2016 # the variables are for the inner shell
+    "$ROOT/var/embedded/venv/bin/python" "$ROOT/scripts/embedded-postgres" --data "$ROOT/var/embedded/postgres" -- \
+      bash -c 'cd "$1/backend" && shift && exec "$@"' embedded "$ROOT" "$@"
+  fi
 }

@@ -2,32 +2,50 @@
 
 This module is the only reader of ``os.environ``. It checks all variables together and, if any
 is missing, malformed or unsafe, stops the process with exit status 78 (``EX_CONFIG``) and one
-message that names every bad variable and shows no value. ``env.example`` is printed from the
-same declarations: ``python -m config.env > ../env.example``.
+message that names every bad variable and shows no value. Printed from the same declarations:
+
+    python -m config.env > ../env.example
+    python -m config.env --format markdown > ../docs/configuration.md
+
+``config.env_file`` checks ``.env`` itself with them, before anything is started.
 
 Secrets are read without django-environ's ``$`` references (a value that begins with ``$`` would
 be taken for the name of another variable, and printed), and booleans without its leniency
-(``ture`` would mean false); the library reads the ``.env`` file where Compose does not.
+(``ture`` would mean false); the library reads the ``.env`` file where Compose does not. Nothing else here needs more
+than Python's standard library, so that a bare host can check a configuration too.
 """
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import ipaddress
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, overload
-
-import environ
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+from urllib.parse import unquote
 
 EX_CONFIG: Final = 78
 """Exit status for a configuration error (sysexits.h)."""
 
 APPLICATION: Final = {"backend", "upkeep"}
 """The readers that are this code: every process of it reads what ``backend`` does, one of them what ``upkeep`` does."""
+
+PREFIXES: Final = ("DJANGO_", "JWT_", "EMAIL_", "DATABASE_", "POSTGRES_", "GUNICORN_")
+"""Of the application: any other name that begins so is a mistake, unless it is one of ``OF_OTHERS``."""
+
+OF_OTHERS: Final = re.compile(
+    r"DJANGO_(SETTINGS_MODULE|COLORS|AUTO_COMPLETE|ALLOW_ASYNC_UNSAFE|RUNSERVER_HIDE_WARNING|TEST_PROCESSES"
+    r"|WATCHMAN_TIMEOUT|SUPERUSER_[A-Z_]+)"  # Django's own
+    r"|GUNICORN_CMD_ARGS"  # Gunicorn's own, which config.serve takes away
+    r"|POSTGRES_SECRETS"  # scripts/embedded-postgres
+)
+"""Names under ``PREFIXES`` that somebody else reads."""
 
 T = TypeVar("T")
 
@@ -40,8 +58,10 @@ class Variable(Generic[T]):
     """One environment variable: what it is for, what it accepts, what it is without a value.
 
     ``default`` is written as an operator would write it; without one the variable is required.
-    A ``secret`` may also come from a file named by ``<NAME>_FILE``. ``readers`` says who reads
-    it; this process checks those of the application (``APPLICATION``), the others check their own.
+    A ``secret`` may also come from a file named by ``<NAME>_FILE``; in containers it comes from
+    ``files``. ``readers`` says who reads it; this process checks those of the application
+    (``APPLICATION``), the others check their own. ``fixed`` says why Compose sets it, whatever
+    ``.env`` holds; ``replaced_by`` names the variable with which it may be missing.
     """
 
     name: str
@@ -55,8 +75,11 @@ class Variable(Generic[T]):
         default: str | None = None,
         example: str = "",
         secret: bool = False,
+        files: tuple[str, ...] = (),
         readers: tuple[str, ...] = ("backend",),
         remedy: str = "",
+        fixed: str = "",
+        replaced_by: str = "",
     ) -> None:
         self.purpose = purpose
         self.parse = parse
@@ -64,11 +87,16 @@ class Variable(Generic[T]):
         self.default = default
         self.example = example
         self.secret = secret
+        self.files = files
         self.readers = readers
         self.remedy = remedy
+        self.fixed = fixed
+        self.replaced_by = replaced_by
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
+        if self.secret and not self.files:
+            self.files = (f"secrets/{name.lower()}",)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Variable[T]: ...
@@ -120,6 +148,13 @@ class OptionalVariable(Variable[T | None]):
         if raw is None or (raw == "" and self.name not in source):
             return None
         return super().read(source)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The heading of the variables that are declared after it."""
+
+    title: str
 
 
 def text(pattern: str) -> Callable[[str], str]:
@@ -191,6 +226,23 @@ def key_ring(raw: str) -> list[str]:
     return [secret(50)(line) for line in raw.split("\n")]
 
 
+URL_PART: Final = r"(?:[A-Za-z0-9._~!$&'()*,;=-]|%[0-9A-Fa-f]{2})+"
+"""A user, a password or a name in a URL. A slash or a question mark would end it, and a plus is a space to some."""
+
+URL_HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+
+
+def url_parts(pattern: str, raw: str) -> list[str]:
+    """Return the groups of ``pattern`` in ``raw``, decoded; those that are not there are empty."""
+    match = re.fullmatch(pattern, raw)
+    if not match:
+        raise InvalidError("is malformed")
+    try:
+        return [unquote(group or "", errors="strict") for group in match.groups()]
+    except UnicodeDecodeError:
+        raise InvalidError("is malformed") from None
+
+
 @dataclass(frozen=True)
 class MailServer:
     """Where mail is handed over."""
@@ -205,36 +257,74 @@ class MailServer:
 
 
 MAIL_PORTS: Final = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
-"""The port of each scheme; django-environ knows none of them."""
 
 
 def mail_server(raw: str) -> MailServer:
     """Accept the address of a mail server, or ``consolemail://``."""
     if raw == "consolemail://":
         return MailServer("django.core.mail.backends.console.EmailBackend")
-    # What django-environ would pass over: a slash in a password ends the host there, and a plus becomes a space.
-    part = r"(?:[A-Za-z0-9._~!$&'()*,;=-]|%[0-9A-Fa-f]{2})+"
-    host = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
-    match = re.fullmatch(rf"(smtp(?:\+tls|\+ssl)?)://({part}:{part}@)?({host})(:[0-9]{{1,5}})?/?", raw)
-    if not match:
-        raise InvalidError("is malformed")
-    scheme, credentials = match[1], match[2]
-    if credentials and scheme == "smtp":
+    pattern = rf"(smtp(?:\+tls|\+ssl)?)://(?:({URL_PART}):({URL_PART})@)?({URL_HOST})(?::([0-9]{{1,5}}))?/?"
+    scheme, user, password, host, port = url_parts(pattern, raw)
+    if user and scheme == "smtp":
         raise InvalidError("would send a password in clear")
-    try:
-        config = environ.Env.email_url_config(raw)
-    except ValueError:
-        raise InvalidError("is malformed") from None
-    port = config["EMAIL_PORT"] or MAIL_PORTS[scheme]
     return MailServer(
-        config["EMAIL_BACKEND"],
-        config["EMAIL_HOST"],
-        port,
-        config["EMAIL_HOST_USER"] or "",
-        config["EMAIL_HOST_PASSWORD"] or "",
-        config.get("EMAIL_USE_TLS", False),
-        config.get("EMAIL_USE_SSL", False),
+        "django.core.mail.backends.smtp.EmailBackend",
+        host.strip("[]"),
+        whole(1, 65535)(port) if port else MAIL_PORTS[scheme],
+        user,
+        password,
+        use_tls=scheme == "smtp+tls",
+        use_ssl=scheme == "smtp+ssl",
     )
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the database is, and who signs in."""
+
+    host: str
+    port: int
+    name: str
+    user: str
+    password: str = field(repr=False)
+    options: Mapping[str, str] = field(default_factory=dict)
+    """libpq's, beyond those that settings.py states."""
+
+
+SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+DATABASE_OPTIONS: Final = {
+    "application_name", "channel_binding", "gssencmode", "hostaddr", "krbsrvname", "load_balance_hosts", "require_auth",
+    "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode", "sslnegotiation",
+    "sslrootcert", "sslsni", "target_session_attrs",
+}  # fmt: skip
+"""Those of libpq that an address may hold: not the time limits, which have variables of their own, nor a pass file."""
+
+
+def database_url(raw: str) -> Database:
+    """Accept the address of a PostgreSQL server, as libpq writes it."""
+    pattern = rf"postgres(?:ql)?://({URL_PART}):({URL_PART})@({URL_HOST})(?::([0-9]{{1,5}}))?/({URL_PART})"
+    address, mark, query = raw.partition("?")
+    user, password, host, port, name = url_parts(pattern, address)
+    if not (user + name).isprintable():
+        raise InvalidError("contains an unprintable character")
+    try:
+        secret(12)(password)
+    except InvalidError as error:
+        raise InvalidError(f"has a password that {error}") from None
+    options = {"sslmode": "require"}  # libpq's own default would go on without TLS where a server offers none
+    given = [url_parts(r"([a-z_]+)=((?:[/:]|" + URL_PART + ")+)", item) for item in query.split("&")] if mark else []
+    for option, value in given:
+        if option not in DATABASE_OPTIONS:
+            raise InvalidError("has an option that is none of the accepted ones")
+        options[option] = value
+    if len({option for option, _ in given}) < len(given):
+        raise InvalidError("has an option twice")
+    if options["sslmode"] not in SSL_MODES:
+        raise InvalidError("has an sslmode that does not exist")
+    if options["sslmode"].startswith("verify-") and "sslrootcert" not in options:
+        raise InvalidError("verifies the server without sslrootcert")
+    return Database(host.strip("[]"), whole(1, 65535)(port) if port else 5432, name, user, password, options)
 
 
 def link_template(raw: str) -> str:
@@ -269,7 +359,10 @@ INIT_REMEDY: Final = "run ./scripts/init, which makes a random one"
 class Environment:
     """The checked configuration; one attribute for each variable."""
 
-    # Django -------------------------------------------------------------------------------------
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """What a variable was called before, and its name now. The old one is refused, since it would have no effect."""
+
+    group_django = Group("Django")
 
     DJANGO_SECRET_KEY = Variable(
         "Signs admin sessions and one-time links. Not the key of the API's tokens.",
@@ -305,6 +398,7 @@ class Environment:
         parse=flag,
         accepts=TRUE_OR_FALSE,
         default="true",
+        fixed="nginx always stands in front there",
     )
     DJANGO_DOCS_ENABLED = Variable(
         "Serves the OpenAPI schema, Swagger UI and ReDoc under /api/.",
@@ -325,7 +419,7 @@ class Environment:
         default="INFO",
     )
 
-    # Tokens -------------------------------------------------------------------------------------
+    group_tokens = Group("Tokens")
 
     JWT_SIGNING_KEY = Variable(
         "Signs access and refresh tokens (HS256): one key, or several, one a line. The first signs, all of them"
@@ -362,7 +456,7 @@ class Environment:
         default="5",
     )
 
-    # Accounts -----------------------------------------------------------------------------------
+    group_accounts = Group("Accounts")
 
     DJANGO_ACCOUNT_FAILURES_LIMIT = Variable(
         "How many attempts on the password of one account may fail in one window: from all addresses together that the"
@@ -397,7 +491,7 @@ class Environment:
         example="https://app.example.com/reset-password/{uid}/{token}",
     )
 
-    # Mail ---------------------------------------------------------------------------------------
+    group_mail = Group("Mail")
 
     EMAIL_URL = OptionalVariable(
         "The mail server. Only the upkeep process talks to it, and reads this. consolemail:// writes mail to the log"
@@ -424,7 +518,7 @@ class Environment:
         readers=("compose",),
     )
 
-    # Upkeep -------------------------------------------------------------------------------------
+    group_upkeep = Group("Upkeep")
 
     UPKEEP_INTERVAL_SECONDS = Variable(
         "How often expired rows are removed, in seconds.",
@@ -441,16 +535,47 @@ class Environment:
         readers=("compose",),
     )
 
-    # Database -----------------------------------------------------------------------------------
+    group_database = Group("Database")
 
+    DATABASE_URL = OptionalVariable(
+        "A PostgreSQL server that somebody else runs, in place of POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DB,"
+        " POSTGRES_USER and POSTGRES_PASSWORD. Needs DB_REPLICAS=0. Without an sslmode in it, TLS is required. In"
+        " containers `migrate` has an address of its own, with the only role that may change the schema.",
+        parse=database_url,
+        accepts="postgresql://user:password@host:port/database, with libpq's options after a question mark, such as"
+        " sslmode=verify-full&sslrootcert=/run/secrets/database_root_certificate; the password has 12 or more"
+        " characters; in the user, the password and the database everything but letters, digits and -._~ as %XX",
+        secret=True,
+        files=("secrets/database_url", "secrets/migrator_database_url"),
+    )
+    DB_REPLICAS = Variable(
+        "1 starts the stack's own database, 0 leaves it to the server that DATABASE_URL names.",
+        parse=whole(0, 1),
+        accepts="0 or 1",
+        default="1",
+        readers=("backend", "compose"),
+    )
+    DATABASE_NETWORK_INTERNAL = Variable(
+        "false gives the containers that use the database a way out to a server outside of this host. Compose cannot"
+        " negate, hence the negative name.",
+        parse=flag,
+        accepts=TRUE_OR_FALSE,
+        default="true",
+        readers=("compose",),
+    )
     POSTGRES_HOST = Variable(
         "The database server.",
         parse=text(r"[A-Za-z0-9._:-]{1,253}"),
         accepts="a host name or an address",
         default="db",
+        fixed="it is the service `db`; another server is named in DATABASE_URL",
     )
     POSTGRES_PORT = Variable(
-        "The port of the database server.", parse=whole(1, 65535), accepts="1 to 65535", default="5432"
+        "The port of the database server.",
+        parse=whole(1, 65535),
+        accepts="1 to 65535",
+        default="5432",
+        fixed="it is that of the service `db`; another server is named in DATABASE_URL",
     )
     POSTGRES_DB = Variable(
         "The name of the database.",
@@ -465,13 +590,16 @@ class Environment:
         parse=text(r"[a-z_][a-z0-9_]{0,62}"),
         accepts="lower-case letters, digits and underscores",
         default="transactions_app",
+        fixed="`migrate` has one role and the others have another",
     )
     POSTGRES_PASSWORD = Variable(
         "The password of POSTGRES_USER.",
         parse=secret(12),
         accepts="12 or more characters without spaces",
         secret=True,
+        files=("secrets/postgres_app_password", "secrets/postgres_migrator_password"),
         remedy=INIT_REMEDY,
+        replaced_by="DATABASE_URL",
     )
     POSTGRES_CONNECT_TIMEOUT_SECONDS = Variable(
         "How long one attempt to connect may take, in seconds.",
@@ -512,7 +640,7 @@ class Environment:
         default="10",
     )
 
-    # Gunicorn -----------------------------------------------------------------------------------
+    group_gunicorn = Group("Gunicorn")
 
     WEB_CONCURRENCY = Variable(
         "Worker processes in each backend container.",
@@ -531,6 +659,7 @@ class Environment:
         parse=endpoint,
         accepts="address:port",
         default="0.0.0.0:8000",
+        fixed="nginx and the health check look for it there",
     )
     GUNICORN_TIMEOUT_SECONDS = Variable(
         "A worker that is silent for this long is replaced, in seconds.",
@@ -552,7 +681,7 @@ class Environment:
         readers=("backend", "compose"),
     )
 
-    # nginx --------------------------------------------------------------------------------------
+    group_nginx = Group("nginx")
 
     NGINX_WORKER_PROCESSES = Variable(
         "Worker processes of nginx.", parse=whole(1, 64), accepts="1 to 64", default="2", readers=("nginx",)
@@ -588,7 +717,7 @@ class Environment:
         readers=("nginx",),
     )
 
-    # Compose ------------------------------------------------------------------------------------
+    group_compose = Group("Compose")
 
     BIND_ADDRESS = Variable(
         "The address of this host on which the API is published; 0.0.0.0 is every address.",
@@ -675,7 +804,7 @@ class Environment:
         readers=("compose",),
     )
 
-    # Tests --------------------------------------------------------------------------------------
+    group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
         "The image that the browser of tests/browser is built on, where the host has no Chromium.",
@@ -692,6 +821,24 @@ class Environment:
     def variables(cls) -> list[Variable[Any]]:
         """Return every declared variable, in the order of declaration."""
         return [item for item in vars(cls).values() if isinstance(item, Variable)]
+
+    @classmethod
+    def groups(cls) -> list[tuple[str, list[Variable[Any]]]]:
+        """Return the headings, each with the variables under it."""
+        found: list[tuple[str, list[Variable[Any]]]] = []
+        for item in vars(cls).values():
+            if isinstance(item, Group):
+                found.append((item.title, []))
+            elif isinstance(item, Variable):
+                found[-1][1].append(item)
+        return found
+
+    @property
+    def database(self) -> Database:
+        """The database of this process, however it was named."""
+        return self.DATABASE_URL or Database(
+            self.POSTGRES_HOST, self.POSTGRES_PORT, self.POSTGRES_DB, self.POSTGRES_USER, self.POSTGRES_PASSWORD
+        )
 
 
 class ConfigurationError(Exception):
@@ -711,20 +858,49 @@ class ConfigurationError(Exception):
 
 def check(source: Mapping[str, str]) -> Environment:
     """Return the configuration that ``source`` holds; raise ``ConfigurationError`` with all that is wrong."""
+    values, problems = read([item for item in Environment.variables() if APPLICATION & set(item.readers)], source)
+    problems += strangers(source, prefixes=PREFIXES)
+    if problems:
+        raise ConfigurationError(problems)
+    return Environment(values)
+
+
+def read(variables: Iterable[Variable[Any]], source: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of ``variables`` in ``source``, and what is wrong with them, each by itself and together."""
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for variable in Environment.variables():
-        if not APPLICATION & set(variable.readers):
+    for variable in variables:
+        # Where the other one is there but bad, only that is worth saying.
+        replaced = bool(variable.replaced_by) and values.get(variable.replaced_by, "bad") is not None
+        if replaced and not any(name in source for name in variable.names):
             continue
         try:
             values[variable.name] = variable.read(source)
         except InvalidError as error:
             remedy = f"; {variable.remedy}" if variable.remedy else ""
             problems.append(f"{variable.name} {error}. Accepted: {variable.accepts}{remedy}.")
-    problems += _contradictions(values)
-    if problems:
-        raise ConfigurationError(problems)
-    return Environment(values)
+    return values, problems + _contradictions(values)
+
+
+def strangers(names: Iterable[str], *, prefixes: tuple[str, ...], similar: float = 1.0) -> list[str]:
+    """Return what is wrong with the names that no variable has, or has any more.
+
+    Refused is what begins with one of ``prefixes``, or is at least so ``similar`` to a variable: it would have no
+    effect, and nobody would notice.
+    """
+    known = [name for variable in Environment.variables() for name in variable.names]
+    problems = []
+    for name in names:
+        if name in Environment.renamed:
+            problems.append(
+                f"{name} is now called {Environment.renamed[name]}. Rename it, or remove it where both are set."
+            )
+        elif name not in known and not OF_OTHERS.fullmatch(name):
+            meant = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            if name.startswith(prefixes) or difflib.get_close_matches(name, known, n=1, cutoff=similar):
+                question = f"Did you mean {meant[0]}? Rename or remove it" if meant else "Remove it"
+                problems.append(f"{name} is unknown. {question}; docs/configuration.md lists every variable.")
+    return problems
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -752,6 +928,15 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
                 f"{name} is missing although {reason}. Accepted: {getattr(Environment, name).accepts}; set it, or"
                 f" {'remove EMAIL_URL' if reason.startswith('EMAIL') else 'set DJANGO_ACTIVATION_ENABLED=false'}."
             )
+    if "DATABASE_URL" in values and "DB_REPLICAS" in values and bool(values["DATABASE_URL"]) == values["DB_REPLICAS"]:
+        problems.append(
+            "DB_REPLICAS is 1 although DATABASE_URL is set. Accepted: 0, with which the stack starts no database of its"
+            " own; set it, or empty secrets/database_url and secrets/migrator_database_url."
+            if values["DATABASE_URL"]
+            else f"DATABASE_URL is missing although DB_REPLICAS is 0. Accepted: {Environment.DATABASE_URL.accepts}; put"
+            " it into secrets/database_url, and that of the migrator into secrets/migrator_database_url, or set"
+            " DB_REPLICAS=1."
+        )
     sizing = (
         "WEB_CONCURRENCY",
         "GUNICORN_THREADS",
@@ -776,12 +961,19 @@ def load() -> Environment:
     the environment already has wins.
     """
     if "ENV_FILE" in os.environ:
+        import environ  # noqa: PLC0415 # the one thing here that a bare host has not
+
         environ.Env.read_env(os.environ["ENV_FILE"])
     try:
         return check(os.environ)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None
+
+
+def surroundings() -> Mapping[str, str]:
+    """Return the variables of this process, unchecked."""
+    return os.environ
 
 
 def example() -> str:
@@ -798,7 +990,7 @@ def example() -> str:
             lines.append(
                 "# Optional."
                 + (
-                    " A secret: Compose mounts secrets/email_url; outside give one of the two:"
+                    f" A secret: Compose mounts {' and '.join(variable.files)}; outside give one of the two:"
                     if variable.secret
                     else ""
                 )
@@ -818,5 +1010,69 @@ def example() -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown() -> str:
+    """Return the text of ``docs/configuration.md``."""
+    lines = [
+        "# Configuration",
+        "",
+        _wrapped(
+            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line; secrets are files"
+            " under `secrets/`. `./scripts/up` checks both before it starts anything, and every process checks what it"
+            " reads; what is wrong is named in one message, without its value."
+        ),
+        "",
+        "Made from `backend/config/env.py` by `python -m config.env --format markdown`: edit that file, not this one.",
+    ]
+    for title, variables in Environment.groups():
+        lines += ["", f"## {title}"]
+        for variable in variables:
+            lines += ["", f"### {variable.name}", "", _wrapped(_literal(variable.purpose)), ""]
+            lines += [
+                _wrapped(f"- {label}: {_literal(value)}", indent="  ") for label, value in _facts(variable) if value
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(variable: Variable[Any]) -> list[tuple[str, str]]:
+    default = f"`{variable.default}`" if variable.default is not None else "none; required"
+    if isinstance(variable, OptionalVariable):
+        default = "none; optional"
+    elif variable.replaced_by:
+        default += f" unless {variable.replaced_by} is given"
+    files = " and ".join(f"`{name}`" for name in variable.files)
+    return [
+        ("Accepted", variable.accepts),
+        ("Default", default),
+        ("Example", f"`{variable.example}`" if variable.example else ""),
+        ("Read by", ", ".join(variable.readers)),
+        ("Secret", f"in containers {files}; elsewhere `{variable.name}` or `{variable.name}_FILE`" if files else ""),
+        ("Fixed in containers", variable.fixed),
+    ]
+
+
+def _wrapped(words: str, indent: str = "") -> str:
+    return textwrap.fill(words, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _literal(words: str) -> str:
+    """Return ``words`` with what Markdown would take for markup between backquotes."""
+    kept = re.split(r"(`[^`]*`)", words)
+    return "".join(
+        item if item.startswith("`") else re.sub(r"[^\s;,]*[_*~{<|][^\s;,]*[^\s;,.:]", r"`\g<0>`", item)
+        for item in kept
+    )
+
+
+def main() -> None:
+    """Print one of the texts that are made from the registry."""
+    parser = argparse.ArgumentParser(
+        prog="python -m config.env", description="Print what the registry of variables says."
+    )
+    parser.add_argument(
+        "--format", choices=("env", "markdown"), default="env", help="env.example or docs/configuration.md"
+    )
+    sys.stdout.write({"env": example, "markdown": markdown}[parser.parse_args().format]())
+
+
 if __name__ == "__main__":
-    sys.stdout.write(example())
+    main()

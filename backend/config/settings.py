@@ -83,11 +83,11 @@ APPEND_SLASH = False
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
-        "HOST": env.POSTGRES_HOST,
-        "PORT": env.POSTGRES_PORT,
-        "NAME": env.POSTGRES_DB,
-        "USER": env.POSTGRES_USER,
-        "PASSWORD": env.POSTGRES_PASSWORD,
+        "HOST": env.database.host,
+        "PORT": env.database.port,
+        "NAME": env.database.name,
+        "USER": env.database.user,
+        "PASSWORD": env.database.password,
         # A connection costs the server 5 ms of CPU; it is kept, and checked before it is used again, so that a
         # restarted database costs no request.
         "CONN_MAX_AGE": env.POSTGRES_CONNECTION_MAX_AGE_SECONDS,
@@ -105,6 +105,7 @@ DATABASES = {
                 f" -c lock_timeout={env.POSTGRES_LOCK_TIMEOUT_MS}"
                 " -c idle_in_transaction_session_timeout=15000"
             ),
+            **env.database.options,
         },
     }
 }

@@ -157,12 +157,36 @@ def test_database_is_reached_over_a_network_of_its_own(compose: Compose) -> None
         "upkeep": ["data", "mail"],
         "nginx": ["edge", "application"],
     }
-    assert compose["networks"]["data"] == {"internal": True}
+    assert compose["networks"]["data"] == {"internal": "${DATABASE_NETWORK_INTERNAL:-true}"}
     assert compose["networks"]["application"] == {"internal": True}
     assert set(compose["networks"]) == {"edge", "application", "data", "mail"}
 
 
-def test_only_mail_may_leave_the_host_and_only_where_somebody_says_so(compose: Compose) -> None:
+def test_database_of_the_stack_is_not_started_where_there_is_another(compose: Compose) -> None:
+    assert service(compose, "db")["deploy"]["replicas"] == "${DB_REPLICAS:-1}"
+
+
+def test_addresses_of_a_database_reach_those_that_use_it_and_each_its_own(compose: Compose) -> None:
+    given = {
+        name: (
+            {"database_url", "migrator_database_url"} & set(service(compose, name).get("secrets", [])),
+            service(compose, name)["environment"].get("DATABASE_URL_FILE"),
+        )
+        for name in SERVICES
+    }
+
+    assert given == {
+        "db": (set(), None),
+        "migrate": ({"migrator_database_url"}, "/run/secrets/migrator_database_url"),
+        "backend": ({"database_url"}, "/run/secrets/database_url"),
+        "upkeep": ({"database_url"}, "/run/secrets/database_url"),
+        "nginx": (set(), None),
+    }
+
+
+def test_only_mail_and_a_database_elsewhere_may_leave_the_host_and_only_where_somebody_says_so(
+    compose: Compose,
+) -> None:
     assert compose["networks"]["mail"] == {"internal": "${EMAIL_NETWORK_INTERNAL:-true}"}
     assert [name for name in SERVICES if "mail" in service(compose, name)["networks"]] == ["upkeep"]
 
@@ -218,6 +242,8 @@ def test_secret_is_mounted_only_where_it_is_read(compose: Compose) -> None:
         if name == "db":
             sources += "".join(path.read_text() for path in (ROOT / "db").glob("*.sh"))
         read = set(re.findall(r"/run/secrets/(\w+)", sources))
+        if "DATABASE_URL_FILE" in it.get("environment", {}):
+            read.add("database_root_certificate")  # the address names it
 
         assert mounted == read, name
 

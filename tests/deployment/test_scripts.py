@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from config.env import Environment
+from config.env import EX_CONFIG, Environment
 from tests.deployment.conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and path.name != "lib.sh")
+EMPTY = {"email_url", "database_url", "migrator_database_url", "database_root_certificate"}
+"""Of the files under secrets/, those that only a person can fill."""
+
+HANDS_ON = {"manage"}
+"""The scripts that hand their arguments on, so that any word may be one."""
+
 SHELL = [name for name in SCRIPTS if "bash" in (ROOT / "scripts" / name).read_text().splitlines()[0]]
 
 
@@ -24,11 +30,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(checkout: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(checkout: Path, name: str, *arguments: str, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [checkout / "scripts" / name, *arguments],
         cwd="/",
-        env={"PATH": os.environ["PATH"], "HOME": str(checkout)},
+        env={"PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"], "HOME": str(checkout)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -72,17 +78,20 @@ def test_script_explains_itself(checkout: Path, name: str, option: str) -> None:
     assert files(checkout) == before
 
 
-@pytest.mark.parametrize("arguments", [["--no-such-option"], ["no-such-argument"]], ids=str)
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script_refuses_what_it_does_not_know_and_does_nothing(checkout: Path, name: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [(name, "--no-such-option") for name in SCRIPTS]
+    + [(name, "no-such-argument") for name in SCRIPTS if name not in HANDS_ON],
+)
+def test_script_refuses_what_it_does_not_know_and_does_nothing(checkout: Path, name: str, argument: str) -> None:
     before = files(checkout)
 
-    done = run(checkout, name, *arguments)
+    done = run(checkout, name, argument)
 
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     if name in SHELL:
-        assert re.search(rf"(?m)^{name}: error: .*{arguments[0]}", done.stderr)
+        assert re.search(rf"(?m)^{name}: error: .*{argument}", done.stderr)
         assert re.search(r"(?m)^  next: ", done.stderr)
     assert files(checkout) == before
 
@@ -115,7 +124,7 @@ def test_init_makes_what_is_missing(checkout: Path) -> None:
     for path in (checkout / "secrets").iterdir():
         # Other users of the host cannot pass the folder; the users in the containers must read the file.
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
-        expected = "" if path.name == "email_url" else r"[A-Za-z0-9_-]{32,}"
+        expected = "" if path.name in EMPTY else r"[A-Za-z0-9_-]{32,}"
         assert re.fullmatch(expected, path.read_text())
 
 
@@ -127,7 +136,7 @@ def test_init_makes_secrets_that_are_accepted_and_all_different(checkout: Path) 
     Environment.JWT_SIGNING_KEY.parse(values["jwt_signing_key"])
     for name in ("superuser", "migrator", "app"):
         Environment.POSTGRES_PASSWORD.parse(values[f"postgres_{name}_password"])
-    assert values.pop("email_url") == "", "no mail, unless somebody writes a mail server into it"
+    assert {values.pop(name) for name in EMPTY} == {""}, "nothing elsewhere, unless somebody says where"
     assert len(set(values.values())) == len(values) == 5
 
 
@@ -161,6 +170,109 @@ def test_init_shows_no_secret(checkout: Path) -> None:
     assert len(made) == 5
     for secret in made:
         assert secret not in done.stdout + done.stderr
+
+
+# manage, logs, shell --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["manage"],
+        ["shell"],
+        ["shell", "nginx"],
+        ["shell", "db", "backend"],
+        ["shell", "db", "--bash"],
+        ["shell", "db", "--role"],
+        ["shell", "db", "--role", "root"],
+        ["shell", "db", "--role="],
+        ["shell", "backend", "--role", "app"],
+        ["logs", "postgres"],
+        ["logs", "--since"],
+        ["logs", "--tail", "many"],
+        ["logs", "--tail=-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_refused_with_what_to_do(checkout: Path, command: list[str]) -> None:
+    before = files(checkout)
+
+    done = run(checkout, *command)
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"{command[0]}: error: ")
+    assert f"\n  next: scripts/{command[0]} --help lists what is accepted\n" in done.stderr
+    assert files(checkout) == before
+
+
+@pytest.mark.parametrize(
+    "command", [["manage", "check"], ["logs"], ["shell", "db"], ["shell", "backend"]], ids=" ".join
+)
+def test_where_nothing_was_ever_started_it_says_what_starts_it(checkout: Path, command: list[str]) -> None:
+    before = files(checkout)
+
+    done = run(checkout, *command)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == f"{command[0]}: error: nothing was ever started here: there is no .env\n  next: ./scripts/up\n"
+    )
+    assert files(checkout) == before
+
+
+# up -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_engine(checkout: Path) -> Path:
+    """Return a folder for PATH in which `docker` is an engine that answers and keeps what it was asked."""
+    programs = checkout / "programs"
+    programs.mkdir()
+    (programs / "docker").write_text(
+        f'#!/bin/sh\necho "$*" >>{programs}/asked\n'
+        "case \"$*\" in 'compose version --short') echo 2.26.1 ;; 'version '*) echo 26.1.5 ;; *) exit 1 ;; esac\n"
+    )
+    (programs / "docker").chmod(0o755)
+    shutil.copytree(ROOT / "backend/config", checkout / "backend/config", ignore=shutil.ignore_patterns("__pycache__"))
+    return programs
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("DJANGO_ALOWED_HOSTS=x", "DJANGO_ALOWED_HOSTS is unknown. Did you mean DJANGO_ALLOWED_HOSTS?"),
+        ("HTTP_PORT=c4n4ry", "HTTP_PORT is not a whole number."),
+        ("POSTGRES_HOST=c4n4ry", "POSTGRES_HOST has no effect in .env."),
+        ("DB_REPLICAS=0", "DATABASE_URL is missing although DB_REPLICAS is 0."),
+    ],
+)
+def test_up_refuses_a_bad_configuration_before_it_builds_anything(
+    checkout: Path, fake_engine: Path, line: str, complaint: str
+) -> None:
+    run(checkout, "init")
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\n")
+    before = files(checkout)
+
+    done = run(checkout, "up", "--detach", path=fake_engine)
+
+    assert done.returncode == EX_CONFIG
+    assert f"  - {complaint}" in done.stderr
+    assert "c4n4ry" not in done.stderr
+    asked = (fake_engine / "asked").read_text().splitlines()
+    assert [words for words in asked if not re.match(r"(compose )?version ", words)] == []
+    assert files(checkout) - before <= {"programs/asked"}
+
+
+def test_embedded_up_refuses_the_address_of_another_database(checkout: Path, fake_engine: Path) -> None:
+    run(checkout, "init")
+    (checkout / "secrets/database_url").write_text("postgresql://")
+
+    done = run(checkout, "up", "--embedded", path=fake_engine)
+
+    assert done.returncode == 1
+    assert "the embedded stack has a database of its own" in done.stderr
+    assert "  next: empty secrets/database_url" in done.stderr
 
 
 # down -----------------------------------------------------------------------------------------------------------------

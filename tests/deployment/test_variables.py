@@ -14,13 +14,7 @@ VARIABLES = {variable.name: variable for variable in Environment.variables()}
 NAMES = {name for variable in Environment.variables() for name in variable.names}
 
 # In containers these have one right value, which is the default, or what Compose itself writes.
-FIXED = {
-    "DJANGO_PROXY_ENABLED",  # nginx stands in front
-    "POSTGRES_HOST",  # the service
-    "POSTGRES_PORT",
-    "POSTGRES_USER",  # migrate and backend have a role each
-    "GUNICORN_BIND",  # the port that nginx and the health check know
-}
+FIXED = {name for name, variable in VARIABLES.items() if variable.fixed}
 # What the images themselves read, which is no operator's to set.
 OF_THE_IMAGES = {"POSTGRES_INITDB_ARGS"}
 
@@ -80,9 +74,35 @@ def test_migrate_and_backend_are_configured_alike_but_for_their_roles(compose: C
     migrate, backend = environment(compose, "migrate"), environment(compose, "backend")
     different = {name for name in migrate | backend if migrate.get(name, "") != backend.get(name, "")}
 
-    assert different == {"POSTGRES_USER", "POSTGRES_PASSWORD_FILE", "POSTGRES_STATEMENT_TIMEOUT_MS"}
+    assert different == {
+        "DATABASE_URL_FILE",
+        "POSTGRES_USER",
+        "POSTGRES_PASSWORD_FILE",
+        "POSTGRES_STATEMENT_TIMEOUT_MS",
+    }
     assert migrate["POSTGRES_USER"] == "transactions_migrator"
     assert VARIABLES["POSTGRES_USER"].default == "transactions_app"
+
+
+@pytest.mark.parametrize("name", [name for name, variable in VARIABLES.items() if variable.secret])
+def test_every_secret_comes_from_the_files_that_its_declaration_names(compose: Compose, name: str) -> None:
+    mounted = {environment(compose, service).get(f"{name}_FILE") for service in ("migrate", "backend", "upkeep")}
+    folders = {secret: source["file"] for secret, source in compose["secrets"].items()}
+
+    files = {folders[path.removeprefix("/run/secrets/")] for path in mounted if path is not None}
+
+    assert files == set(VARIABLES[name].files)
+
+
+def test_what_is_fixed_in_containers_is_left_to_nobody(compose: Compose) -> None:
+    assert {"DJANGO_PROXY_ENABLED", "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "GUNICORN_BIND"} == FIXED
+    assert not FIXED & handed_over(compose)
+
+
+def test_everything_that_is_written_to_env_has_an_effect(compose: Compose) -> None:
+    to_be_set = {name for name, variable in VARIABLES.items() if not variable.secret and not variable.fixed}
+
+    assert to_be_set - read_by("scripts") <= handed_over(compose)
 
 
 def test_everything_that_nginx_reads_reaches_it_and_nothing_else(compose: Compose) -> None:
@@ -139,14 +159,15 @@ def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: s
 def test_names_say_whose_they_are_and_in_what_unit() -> None:
     prefixes = (
         *("DJANGO_", "JWT_", "EMAIL_", "UPKEEP_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_"),
-        *("PYTHON_", "DEBIAN_"),
+        *("PYTHON_", "DEBIAN_", "DATABASE_"),
     )
     of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "RELEASE"}
+    negative = {"EMAIL_NETWORK_INTERNAL", "DATABASE_NETWORK_INTERNAL"}
     units = {"seconds": "_SECONDS", "milliseconds": "_MS", "minutes": "_MINUTES", "hours": "_HOURS", "in MB": "_MB"}
     for name, variable in VARIABLES.items():
         assert name.startswith(prefixes) or name in of_the_ecosystem, name
         for word, unit in units.items():
             if re.search(rf"\b{word}\b", variable.purpose):
                 assert name.endswith(unit), name
-        if variable.accepts == "true or false" and name not in {"DJANGO_DEBUG", "EMAIL_NETWORK_INTERNAL"}:
+        if variable.accepts == "true or false" and name not in negative | {"DJANGO_DEBUG"}:
             assert name.endswith("_ENABLED"), name

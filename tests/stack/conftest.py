@@ -41,7 +41,9 @@ def stack(checkout: Path, base_url: str) -> Stack:
 @pytest.fixture(scope="session", autouse=True)
 def leftovers(stack: Stack) -> None:
     """Remove what a run that was killed has left of the stacks and containers that tests make beside this one."""
-    prefixes = tuple(f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own"))
+    prefixes = tuple(
+        f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own", "managed")
+    )
     project = '{{.Label "com.docker.compose.project"}}'
     listings = {
         "container": ("ps", "--all", "--format", f"{{{{.Names}}}} {project}"),

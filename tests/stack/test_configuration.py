@@ -1,6 +1,7 @@
 """What is wrong with a configuration is said at once, all of it, without a value, and with what to do."""
 
 import os
+import re
 import shlex
 import shutil
 import time
@@ -148,3 +149,71 @@ def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
     start(stack, "backend", {"DJANGO_DEBUG": "true"})
 
     assert "-run-" not in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout
+
+
+# Every variable, one kind of mistake at a time ------------------------------------------------------------------------
+
+MISTAKES = {
+    "empty": "",
+    "garbage": f"{CANARY} *",
+    "newline": f"{CANARY}\n*",
+    "dollar": f"${CANARY}",
+}
+
+
+def example(checkout: Path) -> str:
+    return (checkout / "env.example").read_text(encoding="utf-8")
+
+
+def read_by(checkout: Path, service: str) -> dict[str, str]:
+    """Return the variables that env.example says ``service`` reads, each with what it accepts."""
+    found = {}
+    for block in example(checkout).split("\n\n"):
+        said = re.search(r"Read by ([a-z, ]+)\. Accepted: (.*)\.$", block, re.MULTILINE)
+        name = re.search(r"(?m)^#?([A-Z][A-Z0-9_]*)=", block)
+        if said and name and service in said[1].split(", "):
+            found[name[1]] = said[2]
+    return found
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("service", ["backend", "nginx"])
+def test_every_variable_with_the_same_mistake_is_named(
+    service: str, mistake: str, stack: Stack, checkout: Path
+) -> None:
+    names = read_by(checkout, service)
+    # A secret in clear contradicts the file that Compose mounts: another test has them.
+    names = {name: accepts for name, accepts in names.items() if f"#{name}_FILE=" not in example(checkout)}
+    assert len(names) > 5
+
+    result, seconds = start(stack, service, dict.fromkeys(names, MISTAKES[mistake]))
+
+    assert_refused(result, seconds, set(names))
+
+
+@pytest.mark.parametrize("name", ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD", "DATABASE_URL"])
+@pytest.mark.parametrize("mistake", ["missing", "empty", "garbage", "dollar"])
+def test_secret_file_that_holds_none_is_named(name: str, mistake: str, stack: Stack) -> None:
+    if (name, mistake) == ("DATABASE_URL", "empty"):
+        return  # an empty file is no other database
+    command = shlex.join(stack.container("backend").inspect()["Config"]["Cmd"])
+    content = {"empty": "", "garbage": f"{CANARY} {CANARY}", "dollar": f"${CANARY[:6]}"}.get(mistake)
+    write = "true" if content is None else f"printf %s {shlex.quote(content)} >/tmp/secret"
+
+    result, seconds = start(stack, "backend", {f"{name}_FILE": "/tmp/secret"}, "sh", "-c", f"{write} && exec {command}")
+
+    assert_refused(result, seconds, {name})
+
+
+@pytest.mark.parametrize("line", [f"DJANGO_DEBG={CANARY}", f"HTTP_PORT={CANARY}", f"POSTGRES_HOST={CANARY}"])
+def test_up_refuses_a_mistake_in_env_that_no_container_would_see(line: str, checkout: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("var"))
+    with (copy / ".env").open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    environment = {name: value for name, value in os.environ.items() if name != "HTTP_PORT"}
+    started = time.monotonic()
+
+    result = run(str(copy / "scripts/up"), "--detach", check=False, env=environment)
+
+    assert_refused(result, time.monotonic() - started, {line.partition("=")[0]})

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from config.env import Environment, OptionalVariable, example
+from config.env import Environment, OptionalVariable, example, markdown
 from tests.backend.conftest import BACKEND, ROOT
 
 EXAMPLE = (ROOT / "env.example").read_text(encoding="utf-8")
@@ -24,6 +24,43 @@ def test_env_example_is_printed_without_a_configuration() -> None:
     )
 
     assert done.stdout == EXAMPLE
+
+
+def test_table_of_variables_is_what_the_registry_prints() -> None:
+    again = "run: cd backend && python -m config.env --format markdown > ../docs/configuration.md"
+
+    assert markdown() == (ROOT / "docs/configuration.md").read_text(encoding="utf-8"), again
+
+
+def test_table_of_variables_is_printed_without_a_configuration() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "config.env", "--format", "markdown"],
+        cwd=BACKEND,
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == markdown()
+
+
+def test_table_of_variables_says_everything_about_each_under_its_group() -> None:
+    chapters = dict(re.findall(r"(?ms)^### (\w+)\n\n(.*?)(?=^##|\Z)", markdown()))
+    plain = {name: re.sub(r"\s+", " ", chapter.replace("`", "")) for name, chapter in chapters.items()}
+
+    assert list(plain) == [variable.name for variable in Environment.variables()]
+    for variable in Environment.variables():
+        said = plain[variable.name]
+        assert variable.purpose.replace("`", "") in said
+        assert f"Accepted: {variable.accepts}" in said
+        assert f"Read by: {', '.join(variable.readers)}" in said
+        assert (f"Default: {variable.default}" in said) == (variable.default is not None)
+        for name in (*variable.files, *(variable.names if variable.secret else ())):
+            assert name in said
+        assert variable.fixed.replace("`", "") in said
+    assert all(variables for _, variables in Environment.groups())
+    assert re.findall(r"(?m)^## (.*)$", markdown()) == [title for title, _ in Environment.groups()]
 
 
 def test_env_example_lists_every_declared_variable_once() -> None:

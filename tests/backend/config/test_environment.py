@@ -1,13 +1,18 @@
 """The registry of variables: what each accepts, and the one message that names everything that is wrong."""
 
+import os
 import secrets
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import psycopg
 import pytest
+from django.db import connection
+from psycopg import sql
 
 from config.env import (
     APPLICATION,
@@ -108,6 +113,29 @@ def test_variable_with_garbage_is_named_without_its_value(
 
     assert problem.startswith(f"{variable.name} ")
     assert f"Accepted: {variable.accepts}" in problem
+
+
+@pytest.mark.parametrize("variable", READ, ids=named)
+def test_variable_that_ends_with_a_newline_is_named_or_is_the_same(
+    sound: dict[str, str], variable: Variable[Any]
+) -> None:
+    value = sound.get(variable.name, variable.default or variable.example or CANARY)
+
+    try:
+        accepted = check({**sound, variable.name: f"{value}\n"}).values[variable.name]
+    except ConfigurationError as error:
+        named_there = [problem.split()[0] for problem in error.problems]
+    else:
+        named_there = [variable.name] if accepted == variable.parse(value) else []
+
+    assert named_there == [variable.name]
+
+
+@pytest.mark.parametrize("variable", [item for item in READ if item not in SECRETS], ids=named)
+def test_variable_that_begins_with_a_dollar_is_named(sound: dict[str, str], variable: Variable[Any]) -> None:
+    (problem,) = problems({**sound, variable.name: f"${CANARY}"})
+
+    assert problem.startswith(f"{variable.name} ")
 
 
 @pytest.mark.parametrize(
@@ -377,6 +405,215 @@ def test_what_is_no_page_is_refused(sound: dict[str, str], page: str) -> None:
     (problem,) = problems({**sound, "DJANGO_PASSWORD_RESET_URL": page})
 
     assert problem.startswith("DJANGO_PASSWORD_RESET_URL ")
+
+
+# A database that somebody else runs -----------------------------------------------------------------------------------
+
+SPECIALS = "!#$%&'()*+,/:;=?@[]"
+"""What a URL gives a meaning to; every other character that can be printed is in the test as well."""
+
+MANAGED = "postgresql://transactions_app:correct-horse@db.example.com:6432/ledger"
+
+
+@pytest.fixture
+def managed(sound: dict[str, str]) -> dict[str, str]:
+    """Return the least configuration with which the stack has no database of its own."""
+    del sound["POSTGRES_PASSWORD"]
+    return {**sound, "DB_REPLICAS": "0"}
+
+
+def test_address_of_a_database_replaces_everything_that_names_one(managed: dict[str, str]) -> None:
+    database = check({**managed, "DATABASE_URL": MANAGED, "POSTGRES_HOST": "elsewhere"}).database
+
+    assert (database.host, database.port, database.name) == ("db.example.com", 6432, "ledger")
+    assert (database.user, database.password) == ("transactions_app", "correct-horse")
+    assert database.password not in repr(database)
+
+
+def test_without_an_address_the_database_is_that_of_the_stack(sound: dict[str, str]) -> None:
+    database = check({**sound, "DATABASE_URL_FILE": os.devnull}).database
+
+    assert (database.host, database.port, database.name, database.user) == (
+        *("db", 5432, "transactions"),
+        "transactions_app",
+    )
+    assert database.password == sound["POSTGRES_PASSWORD"]
+    assert database.options == {}
+
+
+@pytest.mark.parametrize("special", [*SPECIALS, *'"-.<>\\^_`{|}~', "%41", "ü"])
+def test_password_in_an_address_may_hold_any_special_character(managed: dict[str, str], special: str) -> None:
+    password = f"{special}abc{special}defghijk{special}"
+
+    url = MANAGED.replace("correct-horse", quote(password, safe=""))
+
+    assert check({**managed, "DATABASE_URL": url}).database.password == password
+
+
+@pytest.mark.parametrize("special", '/?#@:%[] "')
+def test_special_character_that_is_not_encoded_is_refused_and_not_shown(managed: dict[str, str], special: str) -> None:
+    (problem,) = problems({**managed, "DATABASE_URL": MANAGED.replace("correct", f"{CANARY}{special}x")})
+
+    assert problem.startswith("DATABASE_URL is malformed. Accepted: postgresql://")
+    assert "as %XX" in problem
+
+
+def test_address_may_be_in_a_file_with_a_newline(managed: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(MANAGED + "\n")
+
+    assert check({**managed, "DATABASE_URL_FILE": str(file)}).database.name == "ledger"
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("", {"sslmode": "require"}),
+        ("?sslmode=disable", {"sslmode": "disable"}),
+        ("?sslmode=verify-full&sslrootcert=/run/secrets/database_root_certificate",
+         {"sslmode": "verify-full", "sslrootcert": "/run/secrets/database_root_certificate"}),
+        ("?application_name=ledger%20api&target_session_attrs=read-write",
+         {"sslmode": "require", "application_name": "ledger api", "target_session_attrs": "read-write"}),
+    ],
+)  # fmt: skip
+def test_address_has_options_of_libpq_and_tls_unless_it_says_otherwise(
+    managed: dict[str, str], query: str, options: dict[str, str]
+) -> None:
+    assert check({**managed, "DATABASE_URL": MANAGED + query}).database.options == options
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("mysql://u:correct-horse@h/d", "is malformed"),
+        ("postgresql://h/d", "is malformed"),
+        ("postgresql://u@h/d", "is malformed"),
+        ("postgresql://u:correct-horse@h", "is malformed"),
+        ("postgresql://u:correct-horse@h/", "is malformed"),
+        ("postgresql://u:correct-horse@h:x/d", "is malformed"),
+        ("postgresql://u:correct-horse@h:0/d", "is out of range"),
+        ("postgresql://u:correct-horse@h:65536/d", "is out of range"),
+        ("postgresql://u:correct-horse@h1,h2/d", "is malformed"),
+        ("postgresql://u:correct%FFhorse@h/d", "is malformed"),
+        ("postgresql://u:correct%00horse@h/d", "has a password that contains a space or an unprintable character"),
+        ("postgresql://u%0A:correct-horse@h/d", "contains an unprintable character"),
+        ("postgresql://u:short@h/d", "has a password that is too short"),
+        (MANAGED + "?", "is malformed"),
+        (MANAGED + "?sslmode", "is malformed"),
+        (MANAGED + "?sslmode=on", "has an sslmode that does not exist"),
+        (MANAGED + "?sslmode=require&sslmode=disable", "has an option twice"),
+        (MANAGED + "?sslmode=verify-full", "verifies the server without sslrootcert"),
+        (MANAGED + "?password=correct-horse", "has an option that is none of the accepted ones"),
+        (MANAGED + "?pool=true", "has an option that is none of the accepted ones"),
+        (MANAGED + "?connect_timeout=1", "has an option that is none of the accepted ones"),
+    ],
+)
+def test_what_is_no_address_of_a_database_is_refused(managed: dict[str, str], url: str, complaint: str) -> None:
+    (problem,) = problems({**managed, "DATABASE_URL": url})
+
+    assert problem.startswith(f"DATABASE_URL {complaint}. Accepted: ")
+    assert url not in problem
+
+
+def test_two_databases_at_once_are_refused_and_none_too(managed: dict[str, str]) -> None:
+    (both,) = problems({**managed, "DATABASE_URL": MANAGED, "DB_REPLICAS": "1"})
+    (none,) = problems({**managed, "POSTGRES_PASSWORD": "correct-horse"})
+
+    assert both.startswith("DB_REPLICAS is 1 although DATABASE_URL is set.")
+    assert none.startswith("DATABASE_URL is missing although DB_REPLICAS is 0.")
+    assert "secrets/migrator_database_url" in both
+    assert "secrets/migrator_database_url" in none
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("word", ["hunter2'!#$%&()*+,/:;=?@[]", '\\^_`{|}~<>"-. correct'.replace(" ", "")])
+def test_django_signs_in_with_an_address_whose_password_is_special(
+    manage: Python, configuration: dict[str, str], word: str
+) -> None:
+    parameters = connection.get_connection_params()
+    name = str(connection.settings_dict["NAME"])
+    with psycopg.connect(**parameters, autocommit=True) as server:
+        role = sql.Identifier(f"special_{secrets.token_hex(4)}")
+        server.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(role, sql.Literal(word)))
+        try:
+            url = f"postgresql://{role.as_string()[1:-1]}:{quote(word, safe='')}@{parameters['host']}"
+            url += f":{parameters['port']}/{name}?sslmode=disable&application_name=special"
+            code = "from django.db import connection as c; k = c.cursor(); k.execute("
+            code += "\"SELECT current_user || ' ' || current_setting('application_name')\"); print(k.fetchone()[0])"
+
+            done = manage(
+                *("shell", "-v0", "-c", code),
+                DATABASE_URL=url,
+                DB_REPLICAS="0",
+                POSTGRES_PASSWORD_FILE=None,
+                POSTGRES_HOST="nowhere.invalid",
+            )
+        finally:
+            server.execute(sql.SQL("DROP ROLE {}").format(role))
+
+    assert done.stdout == f"{role.as_string()[1:-1]} special\n", done.stderr
+
+
+# Names that no variable has -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DJANGO_ALOWED_HOSTS", "DJANGO_ALLOWED_HOSTS"),
+        ("DJANGO_DEBUG_FILE", "DJANGO_DEBUG"),
+        ("JWT_SIGNINGKEY", "JWT_SIGNING_KEY"),
+        ("POSTGRES_PASSWORD_FILES", "POSTGRES_PASSWORD_FILE"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("EMAIL_URLS", "EMAIL_URL"),
+        ("GUNICORN_THREAD", "GUNICORN_THREADS"),
+    ],
+)
+def test_name_that_was_mistyped_is_named_with_the_one_that_was_meant(
+    sound: dict[str, str], name: str, meant: str
+) -> None:
+    (problem,) = problems({**sound, name: CANARY})
+
+    assert problem.startswith(f"{name} is unknown. Did you mean {meant}? ")
+
+
+def test_name_that_is_like_no_other_is_named_all_the_same(sound: dict[str, str]) -> None:
+    assert problems({**sound, "JWT_XYZZY": CANARY})[0].startswith("JWT_XYZZY is unknown. Remove it; docs/")
+
+
+@pytest.mark.parametrize(
+    "name", ["DJANGO_SETTINGS_MODULE", "DJANGO_COLORS", "GUNICORN_CMD_ARGS", "POSTGRES_SECRETS", "PATH", "DB_X", "TZ"]
+)
+def test_name_that_somebody_else_reads_is_left_alone(sound: dict[str, str], name: str) -> None:
+    check({**sound, name: CANARY})
+
+
+def test_name_that_a_variable_had_before_is_refused_with_the_one_it_has_now(
+    sound: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Environment, "renamed", {"DJANGO_HOSTS": "DJANGO_ALLOWED_HOSTS"})
+
+    (problem,) = problems({**sound, "DJANGO_HOSTS": CANARY})
+
+    assert problem == ("DJANGO_HOSTS is now called DJANGO_ALLOWED_HOSTS. Rename it, or remove it where both are set.")
+
+
+def test_names_of_before_lead_to_names_of_now() -> None:
+    names = {name for variable in Environment.variables() for name in variable.names}
+
+    assert set(Environment.renamed.values()) <= names
+    assert not set(Environment.renamed) & names
+
+
+def test_process_refuses_a_name_that_was_mistyped_in_the_file_it_reads(manage: Python, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text(f"DJANGO_DEBG={CANARY}\n")
+
+    done = manage("check", ENV_FILE=str(file))
+
+    assert done.returncode == EX_CONFIG
+    assert "  - DJANGO_DEBG is unknown. Did you mean DJANGO_DEBUG?" in done.stderr
+    assert CANARY not in done.stderr
 
 
 # Between variables ----------------------------------------------------------------------------------------------------
