@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,33 @@ def test_down_with_volumes_and_nobody_to_ask_destroys_nothing(stack: Stack, alic
     assert result.returncode != 0
     assert "--yes" in result.stderr
     assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
+
+
+@pytest.mark.timeout(240)
+def test_up_in_the_foreground_stops_the_stack_when_it_is_told_to(disturbed: Stack) -> None:
+    path = str(disturbed.checkout / "scripts/up")
+    with subprocess.Popen([path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as up:
+        assert up.stdout is not None
+        assert any("The API is ready" in line for line in up.stdout)
+        up.send_signal(signal.SIGTERM)
+        up.communicate(timeout=180)
+
+    assert up.returncode == 0
+    assert disturbed.compose("ps", "--quiet").stdout == ""
+
+
+def test_init_makes_no_second_password_beside_a_database(stack: Stack) -> None:
+    secret = stack.checkout / "secrets/postgres_app_password"
+    kept = secret.rename(secret.with_suffix(".kept"))
+    try:
+        result, _seconds = script(stack.checkout, "init", check=False)
+        assert not secret.exists()
+    finally:
+        kept.rename(secret)
+
+    assert result.returncode == 1
+    assert "secrets/postgres_app_password is missing" in result.stderr
+    assert f"docker volume rm {stack.name()}_database" in result.stderr
 
 
 @pytest.fixture
