@@ -30,11 +30,18 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(checkout: Path, name: str, *arguments: str, path: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def run(
+    checkout: Path, name: str, *arguments: str, path: Path | None = None, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [checkout / "scripts" / name, *arguments],
         cwd="/",
-        env={"PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"], "HOME": str(checkout)},
+        env={
+            "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"],
+            "HOME": str(checkout),
+            "DOCKER_HOST": "unix:///nonexistent",  # what runs on this host is none of their business
+            **variables,
+        },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -109,6 +116,23 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
     assert "export CI=true" in text
     assert text.rstrip().endswith("exec ./scripts/test")
     assert "./scripts/test" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
+def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(
+    checkout: Path, ci: str, status: int
+) -> None:
+    shutil.copytree(ROOT / "backend", checkout / "backend", ignore=shutil.ignore_patterns("static", "*cache*"))
+    (checkout / "var").mkdir()
+    (checkout / "var/venv").symlink_to(ROOT / "var/venv")
+
+    done = run(checkout, "test", "stack", "clients", "browser", CI=ci)
+
+    advice = "no container engine answers (./scripts/install-docker installs one)"
+    assert [line for line in done.stderr.splitlines() if line.startswith("NOT RUN")] == [
+        f"NOT RUN  {suite}: {advice}" for suite in ("stack", "clients", "browser")
+    ]
+    assert done.returncode == status
 
 
 # init -----------------------------------------------------------------------------------------------------------------
