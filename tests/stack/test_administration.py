@@ -142,7 +142,7 @@ def test_logs_are_those_since_a_time(stack: Stack, base_url: str) -> None:
 
 def test_logs_are_followed(stack: Stack, base_url: str) -> None:
     path = f"/{unique('nobody')}"
-    command = [stack.checkout / "scripts/logs", "nginx", "--follow", "--tail", "0"]
+    command = [str(stack.checkout / "scripts/logs"), "nginx", "--follow", "--tail", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as follower:
         try:
             assert follower.stdout is not None

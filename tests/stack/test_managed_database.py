@@ -106,10 +106,10 @@ def started(stack: Stack, managed: Managed, tmp_path_factory: pytest.TempPathFac
     run(str(folder / "scripts/init"))
     with (folder / ".env").open("a", encoding="utf-8") as file:
         file.write("DB_REPLICAS=0\nDATABASE_NETWORK_INTERNAL=false\n")
-    for user, file in (("transactions_app", "app"), ("transactions_migrator", "migrator")):
-        (folder / f"secrets/postgres_{file}_password").write_text(PASSWORDS[user] + "\n")
-        name = "database_url" if file == "app" else "migrator_database_url"
-        (folder / "secrets" / name).write_text(managed.url(user, PASSWORDS[user]) + "\n")
+    for role, url in (("app", "database_url"), ("migrator", "migrator_database_url")):
+        password = PASSWORDS[f"transactions_{role}"]
+        (folder / f"secrets/postgres_{role}_password").write_text(password + "\n")
+        (folder / "secrets" / url).write_text(managed.url(f"transactions_{role}", password) + "\n")
     own = Stack(folder, f"http://127.0.0.1:{environment['HTTP_PORT']}", environment["COMPOSE_PROJECT_NAME"])
     try:
         run(

@@ -129,6 +129,8 @@ def another_process_at_work() -> Iterator[None]:
     with psycopg.connect(**connection.get_connection_params(), autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(%s)", [upkeep.UPKEEP_LOCK])
         yield
+        # At once: the server may take a moment to notice that a connection was closed.
+        other.execute("SELECT pg_advisory_unlock(%s)", [upkeep.UPKEEP_LOCK])
 
 
 def test_two_processes_do_not_remove_at_once(alice: User, capsys: pytest.CaptureFixture[str]) -> None:
