@@ -277,7 +277,8 @@ def _usage(installation: Installation) -> str:
 
 POSTGRES = {
     # What may hold a password or a command line of the operator's is left out by name.
-    "settings": "SELECT name, setting, unit, source FROM pg_settings WHERE source NOT IN ('default', 'client', 'session')"
+    "settings": "SELECT name, setting, unit, source FROM pg_settings"
+    " WHERE source NOT IN ('default', 'client', 'session') "
     " AND name !~ '(conninfo|passphrase|_command|password)' ORDER BY name",
     "databases": "SELECT datname, pg_database_size(datname), numbackends, xact_commit, xact_rollback,"
     " deadlocks, temp_bytes FROM pg_stat_database WHERE datname IS NOT NULL ORDER BY 1",

@@ -54,6 +54,7 @@ def variables(installation: Installation) -> Findings:
 
 def values(installation: Installation) -> Findings:
     """Ask the application's own check whether it would accept what .env says now."""
+    installation.compose_version()
     try:
         installation.configuration()
     except NotSeen as reason:

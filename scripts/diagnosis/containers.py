@@ -310,6 +310,19 @@ def _digest(path: Path) -> str:
 
 def ports(installation: Installation) -> Findings:
     """Look whether each port that is to be published is free, or ours."""
+    try:
+        installation.containers()
+        installation.configuration()
+    except NotSeen:
+        # What the embedded stack would take.
+        port = installation.setting("HTTP_PORT", "8080")
+        if installation.embedded_runs():
+            yield ok(f"ports.{port}", f"The embedded stack of this checkout has port {port}.")
+        else:
+            yield _judge_port(
+                installation, f"ports.{port}", installation.setting("BIND_ADDRESS", "127.0.0.1"), int(port)
+            )
+        return
     for service, configured in installation.services.items():
         for target, address, port in sorted(_published(configured)):
             if not port:
@@ -318,8 +331,8 @@ def ports(installation: Installation) -> Findings:
             identity = f"ports.{port}"
             if any(container.serves for container in ours):
                 yield ok(identity, f"{service} of this stack has port {port}.")
-            elif installation.embedded_runs() and port == installation.setting("HTTP_PORT"):
-                yield ok(identity, f"The embedded stack of this checkout has port {port}.")
+            elif installation.embedded_runs():
+                yield ok(identity, f"Port {port} is the embedded stack's while that runs.")
             else:
                 yield _judge_port(installation, identity, address, int(port))
 

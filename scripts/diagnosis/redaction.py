@@ -24,7 +24,7 @@ NAMES_OF_SECRETS = (
 SECRET_NAME = re.compile(NAMES_OF_SECRETS, re.IGNORECASE)
 
 # A value: quoted, or up to what ends one in a log line, a URL, YAML or JSON.
-_VALUE = r"(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"'<>{}]+)"
+_VALUE = r"(\\\"(?:(?!\\\").)*\\\"|\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;&\"'<>{}]+)"
 
 _PATTERNS: list[tuple[str, str]] = [
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", GONE),
