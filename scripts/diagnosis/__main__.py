@@ -42,7 +42,7 @@ CHECKS: dict[str, Check] = {
 }
 """From causes to consequences: who mends the first problem may have mended the others."""
 
-CHECK_SECONDS = 45
+CHECK_SECONDS = 60
 TOTAL_SECONDS = 150
 
 

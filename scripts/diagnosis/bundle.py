@@ -127,7 +127,7 @@ def redactor(installation: Installation) -> Redactor:
         secrets,
         shown=shown,
         networks=_networks(installation),
-        paths=[(str(installation.root), "CHECKOUT"), (str(Path.home()), "HOME")] if str(Path.home()) != "/" else [],
+        paths=[(str(installation.root), "CHECKOUT"), (str(Path.home()), "HOME")],
     )
 
 

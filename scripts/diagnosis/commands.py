@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scripts.diagnosis.findings import NotSeen
 
-SECONDS = 10
+SECONDS = 15
 """How long a program may take, unless the caller knows better."""
 
 

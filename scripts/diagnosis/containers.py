@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,9 @@ def engine(installation: Installation) -> Findings:
         return
     if version_tuple(version) < OLDEST_ENGINE:
         yield warning(
-            "engine", f"The engine is {version}; 26.1 is the oldest that is tested.", "./scripts/install-docker"
+            "engine",
+            f"The engine is {version}; 26.1 is the oldest that is tested.",
+            "sudo apt-get update && sudo apt-get upgrade",
         )
     else:
         yield ok("engine", f"The container engine {version} answers.")
@@ -308,6 +311,9 @@ def _digest(path: Path) -> str:
 # Ports and names ------------------------------------------------------------------------------------------------------
 
 
+PORTS = ("HTTP_PORT", "HTTPS_PORT")
+
+
 def ports(installation: Installation) -> Findings:
     """Look whether each port that is to be published is free, or ours."""
     try:
@@ -329,7 +335,8 @@ def ports(installation: Installation) -> Findings:
                 continue
             ours = [item for item in installation.all_of(service) if (target, address, port) in _bound(item.about)]
             identity = f"ports.{port}"
-            if any(container.serves for container in ours):
+            # A paused one holds it as well.
+            if any(container.state["Running"] for container in ours):
                 yield ok(identity, f"{service} of this stack has port {port}.")
             elif installation.embedded_runs():
                 yield ok(identity, f"Port {port} is the embedded stack's while that runs.")
@@ -341,21 +348,16 @@ def _judge_port(installation: Installation, identity: str, address: str, port: i
     try:
         _bind(address, port).close()
     except PermissionError:
-        return ok(identity, f"Port {port} could not be tried by this account.")
+        return ok(identity, f"Port {port} is no port that this account could try.")
     except OSError as error:
-        variable = next(
-            (name for name in ("HTTP_PORT", "HTTPS_PORT") if installation.setting(name) == str(port)), "HTTP_PORT"
-        )
-        with _bind(address if error.errno != 99 else "127.0.0.1", 0) as free:
-            other = free.getsockname()[1]
-        mend = f"{installation.assignment(variable, str(other))} && {UP}"
-        if error.strerror and "assign" in error.strerror:
-            return problem(
-                identity,
-                f"This host has no address {address}.",
-                f"{installation.assignment('BIND_ADDRESS', '127.0.0.1')} && {UP}",
-            )
-        return problem(identity, f"Port {port} is in use by {_holder(installation, port)}.", mend)
+        if error.errno == errno.EADDRNOTAVAIL:
+            mend = f"{installation.assignment('BIND_ADDRESS', '127.0.0.1')} && {UP}"
+            return problem(identity, f"This host has no address {address} to publish port {port} at.", mend)
+        variable = next((name for name in PORTS if installation.setting(name) == str(port)), PORTS[0])
+        with _bind(address, 0) as free:
+            other = str(free.getsockname()[1])
+        message = f"Port {port} is in use by {_holder(installation, port)}."
+        return problem(identity, message, f"{installation.assignment(variable, other)} && {UP}")
     return ok(identity, f"Port {port} is free.")
 
 

@@ -65,7 +65,7 @@ def memory(installation: Installation) -> Findings:
         total = int(installation.engine_host()["MemTotal"])
     except NotSeen:
         total = meminfo()["MemTotal"]
-    yield judge_memory(allowed, total, meminfo().get("MemAvailable", total), installation.setting("DB_MEMORY_MB"))
+    yield judge_memory(allowed, total, meminfo().get("MemAvailable", total))
 
 
 def meminfo() -> dict[str, int]:
@@ -77,10 +77,10 @@ def meminfo() -> dict[str, int]:
     return {name: int(rest.split()[0]) * 1024 for name, _colon, rest in (line.partition(":") for line in lines)}
 
 
-def judge_memory(allowed: int, total: int, available: int, database: str) -> Finding:
+def judge_memory(allowed: int, total: int, available: int) -> Finding:
     """Judge the sum of the limits against the memory of the machine."""
     sums = f"the containers may use {allowed / MB:.0f} MB together, of {total / MB:.0f} MB"
-    mend = f"{UP}  # after lower *_MEMORY_MB, BACKEND_REPLICAS or WEB_CONCURRENCY in .env (DB_MEMORY_MB is {database})"
+    mend = f"{UP}  # after lowering *_MEMORY_MB, BACKEND_REPLICAS or WEB_CONCURRENCY in .env"
     if available < total * 0.03:
         return problem("memory", f"Only {available / MB:.0f} MB of memory are available; {sums}.", mend)
     if allowed > total:

@@ -121,7 +121,8 @@ class Redactor:
         text = _IPV6.sub(self._address, text)
         text = _RANDOM.sub(GONE, text)
         for path, word in self.paths:
-            text = text.replace(path, word)
+            if path != "/":
+                text = re.sub(rf"{re.escape(path)}(?![\w-])", word, text)
         return text
 
     def leaks(self, text: str) -> bool:

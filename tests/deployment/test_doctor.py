@@ -328,7 +328,7 @@ def test_disk_is_judged_by_room_and_inodes(free: float, inodes: float, level: st
     [(2368, 4096, 2000, "ok"), (2368, 2048, 1500, "warning"), (2368, 4096, 50, "problem")],
 )
 def test_memory_is_judged_by_the_sum_of_the_limits(allowed: int, total: int, available: int, level: str) -> None:
-    found = host.judge_memory(allowed * host.MB, total * host.MB, available * host.MB, "1024")
+    found = host.judge_memory(allowed * host.MB, total * host.MB, available * host.MB)
 
     assert found.level == level
     assert f"{allowed} MB" in found.message
