@@ -190,6 +190,9 @@ def wanted_secrets(installation: Installation) -> list[Path]:
 # Without containers ---------------------------------------------------------------------------------------------------
 
 
+UP_EMBEDDED = "./scripts/up --embedded --detach"
+
+
 def embedded(installation: Installation) -> Findings:
     """Look at the embedded stack."""
     pid_file = installation.root / "var/embedded/pid"
@@ -206,6 +209,6 @@ def embedded(installation: Installation) -> Findings:
         else:
             yield ok("embedded", "The embedded stack of this checkout runs.")
     elif pid_file.exists():
-        yield problem("embedded", "The embedded stack ended by itself; var/embedded/log says why.", UP)
+        yield problem("embedded", "The embedded stack ended by itself; var/embedded/log says why.", UP_EMBEDDED)
     else:
         yield ok("embedded", "The embedded stack does not run.")

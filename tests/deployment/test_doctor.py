@@ -22,9 +22,11 @@ from typing import Any
 import pytest
 from scripts.diagnosis import configuration, containers, database, host, proxy
 from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
+from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
 from scripts.diagnosis.findings import Findings, Level, NotSeen, ok, problem
 from scripts.diagnosis.installation import Installation, read_dotenv, read_registry
+from scripts.diagnosis.redaction import Redactor
 
 from config.env import Environment
 from tests.deployment.conftest import ROOT
@@ -590,6 +592,23 @@ def test_archive_that_cannot_be_written_leaves_nothing(checkout: Path, path_with
 
     assert done.returncode == 1
     assert "next: " in done.stderr
+
+
+def test_archive_with_a_secret_in_it_is_not_written(
+    checkout: Path, path_without_engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", path_without_engine)
+    monkeypatch.setattr(Redactor, "__call__", lambda _self, text: text)
+    secret = (checkout / "secrets/jwt_signing_key").read_text()
+    target = checkout / "it.tar.gz"
+
+    status = Bundle(Installation(checkout), f"found {secret}").write(target)
+
+    said = capsys.readouterr()
+    assert status == 1
+    assert not target.exists()
+    assert "a secret would be in the archive" in said.err
+    assert secret not in said.err + said.out
 
 
 def test_archive_holds_no_secret_of_the_files(checkout: Path, path_without_engine: str) -> None:
