@@ -1,14 +1,16 @@
 """The embedded stack, started as a person would: the application without containers, with its upkeep and its mail."""
 
+import json
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -32,7 +34,7 @@ class Embedded:
     environment: dict[str, str]
     base_url: str
 
-    def run(self, script: str, *arguments: str) -> None:
+    def run(self, script: str, *arguments: str) -> str:
         done = subprocess.run(
             [self.checkout / "scripts" / script, *arguments],
             env=self.environment,
@@ -42,7 +44,8 @@ class Embedded:
             timeout=240,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def log(self) -> str:
         return (self.checkout / "var/embedded/log").read_text()
@@ -70,6 +73,20 @@ def wait_for(what: str, seconds: float, condition: Callable[[], object]) -> None
         time.sleep(0.2)
 
 
+def port_of(embedded: Embedded) -> str:
+    return embedded.base_url.rpartition(":")[2]
+
+
+def doctor(embedded: Embedded) -> str:
+    """Return what the doctor says of a stack with which something is wrong."""
+    command = [str(embedded.checkout / "scripts/doctor"), "--json"]
+    done = subprocess.run(
+        command, env=embedded.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """The stack, running; gone afterwards."""
@@ -77,7 +94,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     for folder in ("scripts", "backend", "db"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
     shutil.copytree(ROOT / "backend/config/static", checkout / "backend/config/static")
-    shutil.copy(ROOT / "env.example", checkout)
+    for name in ("env.example", "docker-compose.yml"):
+        shutil.copy(ROOT / name, checkout)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     ours = {name for variable in Environment.variables() for name in variable.names}
@@ -110,6 +128,39 @@ def test_a_forgotten_password_is_replaced_with_the_mail_that_is_in_the_log(embed
         assert login.status_code == HTTPStatus.OK
         assert PASSWORD not in embedded.log()
         assert NEXT not in embedded.log()
+
+
+def test_the_doctor_finds_it_well_and_its_archive_holds_nothing_of_alice(embedded: Embedded) -> None:
+    link = re.search(rf"^{embedded.base_url}/reset-password/\S+/(\S+)$", embedded.log(), re.MULTILINE)
+    assert link, "the test before asked for one"
+    # As on a host without an engine.
+    alone = replace(embedded, environment={**embedded.environment, "DOCKER_HOST": "unix:///nowhere"})
+
+    found = {item["id"]: item for item in json.loads(alone.run("doctor", "--json"))["findings"]}
+    archive = alone.run("doctor", "--bundle").strip()
+
+    with tarfile.open(archive) as tar:
+        held = "".join(file.read().decode() for member in tar if (file := tar.extractfile(member)))
+    assert {found[name]["level"] for name in ("engine", "embedded", "api", f"ports.{port_of(embedded)}")} == {"ok"}
+    assert {item["level"] for item in found.values()} <= {"ok", "unknown", "warning"}
+    assert "Subject: Choose a new password" in held
+    for leak in (link[1], "alice@example.com", PASSWORD, NEXT):
+        assert leak not in held
+
+
+def test_the_doctor_sees_that_it_ended_and_brings_it_back(embedded: Embedded) -> None:
+    os.kill(int((embedded.checkout / "var/embedded/pid").read_text()), signal.SIGTERM)
+    wait_for("everything has ended", 20, lambda: not embedded.processes())
+
+    (found,) = (item for item in json.loads(doctor(embedded))["findings"] if item["id"] == "embedded")
+    subprocess.run(
+        ["bash", "-c", found["mend"]], cwd=embedded.checkout, env=embedded.environment, check=True, timeout=240,
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
+
+    assert found["level"] == "problem"
+    with embedded.client() as client:
+        assert client.get("/readyz").status_code == HTTPStatus.OK
 
 
 def test_whatever_ends_ends_the_rest(embedded: Embedded) -> None:

@@ -1,0 +1,158 @@
+"""What an operator wrote: .env, and a certificate."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+from difflib import get_close_matches
+from pathlib import Path
+
+from scripts.diagnosis.findings import Findings, NotSeen, listed, ok, problem, warning
+from scripts.diagnosis.installation import UP, Installation, unescaped
+
+EDIT = f"${{EDITOR:-vi}} .env && {UP}"
+
+NOT_OURS = ("COMPOSE_", "DOCKER_", "BUILDKIT_", "BUILDX_")
+"""What Compose, the engine and the builder read of .env themselves."""
+
+CHECK_VALUES = """
+import json, sys
+from config.env import ConfigurationError, check
+try:
+    check(json.load(sys.stdin))
+except ConfigurationError as error:
+    print(json.dumps(error.problems))
+else:
+    print("[]")
+"""
+
+
+def variables(installation: Installation) -> Findings:
+    """Look in .env for what nothing reads."""
+    registry = installation.registry()
+    values, malformed = installation.dotenv()
+    found = []
+    if malformed:
+        found.append(problem("variables.lines", f"These lines of .env set nothing: {', '.join(malformed)}.", EDIT))
+    prefixes = tuple({f"{name.partition('_')[0]}_" for name in registry})
+    for name in values:
+        if name in registry or name.startswith(NOT_OURS):
+            continue
+        near = get_close_matches(name, [known for known in registry if known not in values], n=1, cutoff=0.75)
+        if near:
+            rename = f"sed -i 's/^{re.escape(name)}=/{near[0]}=/' .env && {UP}"
+            message = f".env sets {name}, which nothing reads. Did you mean {near[0]}?"
+            found.append(problem(f"variables.{name}", message, rename))
+            continue
+        remove = f"sed -i '/^{re.escape(name)}=/d' .env"
+        message = f".env sets {name}, which nothing reads."
+        found.append((problem if name.startswith(prefixes) else warning)(f"variables.{name}", message, remove))
+    yield from found or [ok("variables", "Everything that .env sets is declared in env.example.")]
+
+
+def values(installation: Installation) -> Findings:
+    """Ask the application's own check whether it would accept what .env says now."""
+    installation.compose_version()
+    try:
+        installation.configuration()
+    except NotSeen as reason:
+        mend = "./scripts/init" if "init" in str(reason) else EDIT
+        yield problem("values", f"{reason}.", mend)
+        return
+    backend = installation.one_of("backend")
+    given = installation.service("backend").get("environment", {})
+    # What no one sets comes from the image, as it would at the start.
+    handed_over = {name: unescaped(str(value)) for name, value in given.items() if value is not None}
+    done = installation.execute(backend, "python", "-c", CHECK_VALUES, text=json.dumps(handed_over))
+    try:
+        complaints = json.loads(done.stdout)
+    except ValueError:
+        raise NotSeen("the running backend could not check the configuration") from None
+    if not complaints:
+        yield ok("values", "The application accepts the configuration.")
+    for complaint in complaints:
+        # The application shows no value in these.
+        name = complaint.partition(" ")[0]
+        yield problem(f"values.{name}", complaint, EDIT)
+
+
+# The certificate ------------------------------------------------------------------------------------------------------
+
+DAY = 86_400
+EXPIRY_DAYS = 14
+
+
+def certificate(installation: Installation) -> Findings:
+    """Look at the certificate and its key, where TLS is switched on."""
+    chosen = installation.setting("TLS_CERT_FILE")
+    if not chosen:
+        yield ok("certificate", "TLS is not switched on here (TLS_CERT_FILE is not set).")
+        return
+    files = installation.root / chosen, installation.root / (installation.setting("TLS_KEY_FILE") or chosen)
+    for name, path in zip(("TLS_CERT_FILE", "TLS_KEY_FILE"), files, strict=True):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            yield problem("certificate", f"{name} cannot be read: {error.strerror}.", EDIT)
+            return
+    yield from judge_certificate(*files, installation.setting("DJANGO_ALLOWED_HOSTS"), time.time())
+
+
+def judge_certificate(certificate_file: Path, key_file: Path, hosts: str, now: float) -> Findings:
+    """Judge a certificate by a handshake with itself, in memory."""
+    renew = f"{UP}  # after putting the renewed certificate and its key in place"
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A password would be asked for at the terminal.
+        server.load_cert_chain(certificate_file, key_file, password="")
+    except ssl.SSLError as error:
+        reason = (error.reason or "").replace("_", " ").lower() or "the files are malformed"
+        if error.reason == "KEY_VALUES_MISMATCH":
+            reason = "TLS_KEY_FILE is not the key of TLS_CERT_FILE"
+        yield problem("certificate", f"The certificate cannot be served: {reason}.", renew)
+        return
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.load_verify_locations(certificate_file)
+    # The certificate itself is all that is trusted, whoever signed it.
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        about = _handshake(server, client)
+    except ssl.SSLCertVerificationError as error:
+        yield problem("certificate", f"The certificate is refused by clients: {error.verify_message}.", renew)
+        return
+    days = (ssl.cert_time_to_seconds(str(about["notAfter"])) - now) / DAY
+    names = {str(name) for kind, name in about.get("subjectAltName", ()) if kind in {"DNS", "IP Address"}}
+    missing = {host for host in _names_of(hosts) if not _covers(names, host)}
+    if days < EXPIRY_DAYS:
+        yield warning("certificate", f"The certificate expires in {days:.0f} days.", renew)
+    if missing:
+        yield warning("certificate.names", f"The certificate does not name {listed(missing)}.", renew)
+    if days >= EXPIRY_DAYS and not missing:
+        yield ok("certificate", f"The certificate has its key, names every host and lasts {days:.0f} more days.")
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, tuple[tuple[str, str], ...]]:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)]
+    for _turn in range(10):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    return ends[0].getpeercert() or {}  # type: ignore[return-value]
+
+
+def _names_of(hosts: str) -> list[str]:
+    """Return the names that clients use from afar: nobody gets a certificate for localhost."""
+    names = [host.strip().strip("[]") for host in hosts.split(",")]
+    return [name for name in names if name and name not in {"localhost", "127.0.0.1", "::1"}]
+
+
+def _covers(names: set[str], host: str) -> bool:
+    if host.startswith("."):
+        return f"*{host}" in names
+    return host in names or f"*.{host.partition('.')[2]}" in names

@@ -1,0 +1,636 @@
+"""scripts/doctor without a container engine: its options, the shape of what it says, and each of its judgements.
+
+What it sees of a running stack is in tests/stack/test_doctor.py.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripts.diagnosis import configuration, containers, database, host, proxy
+from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
+from scripts.diagnosis.bundle import Bundle
+from scripts.diagnosis.commands import run as run_bounded
+from scripts.diagnosis.findings import Findings, Level, NotSeen, ok, problem
+from scripts.diagnosis.installation import Installation, read_dotenv, read_registry
+from scripts.diagnosis.redaction import Redactor
+
+from config.env import Environment
+from tests.deployment.conftest import ROOT
+
+LEVELS = {"ok", "warning", "problem", "unknown"}
+# What the scripts start, but for docker.
+TOOLS = (
+    *("env", "bash", "sh", "sed", "sort", "head", "tail", "cat", "tr", "base64", "install", "chmod", "mv"),
+    *("rm", "mkdir", "dirname", "uname", "git", "openssl"),
+)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of its own, initialised, whose port is free."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("env.example", "docker-compose.yml"):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run([folder / "scripts/init"], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def path_without_engine(tmp_path: Path) -> str:
+    """A PATH on which there is everything but docker."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        if found:
+            (folder / tool).symlink_to(found)
+    # Not what PATH has, which may be a script that needs others.
+    python = folder / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return str(folder)
+
+
+def doctor(checkout: Path, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": os.environ["PATH"], "HOME": str(checkout.parent), **variables}
+    return subprocess.run(
+        [checkout / "scripts/doctor", *options],
+        cwd=checkout.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def findings(checkout: Path, **variables: str) -> dict[str, dict[str, str]]:
+    done = doctor(checkout, "--json", **variables)
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert done.returncode == int(any(item["level"] == "problem" for item in report["findings"]))
+    return {item["id"]: item for item in report["findings"]}
+
+
+def content(checkout: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(checkout)): (path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+        for path in checkout.rglob("*")
+        if path.is_file()
+    }
+
+
+# Without an engine ----------------------------------------------------------------------------------------------------
+
+
+def test_without_an_engine_every_check_says_something_and_changes_nothing(
+    checkout: Path, path_without_engine: str
+) -> None:
+    before = content(checkout)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert content(checkout) == before
+    assert found["engine"]["level"] == "problem"
+    assert "install-docker" in found["engine"]["mend"]
+    assert {identity.split(".")[0] for identity in found} >= set(CHECKS)
+    for name in ("containers", "images", "applied", "volume", "migrations", "connections", "api", "proxy"):
+        of_it = [item["level"] for identity, item in found.items() if identity.split(".")[0] == name]
+        assert set(of_it) == {"unknown"}, name
+
+
+def test_every_finding_has_an_id_a_level_a_sentence_and_what_mends_it(checkout: Path, path_without_engine: str) -> None:
+    (checkout / ".env").chmod(0o666)
+
+    for finding in findings(checkout, PATH=path_without_engine).values():
+        assert set(finding) == {"id", "level", "message", "mend"}
+        assert finding["level"] in LEVELS
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+", finding["id"])
+        assert re.fullmatch(r"\S.*[.?]", finding["message"]), finding
+        assert "\n" not in finding["message"] + finding["mend"]
+        assert bool(finding["mend"]) == (finding["level"] in {"warning", "problem"}), finding
+
+
+def test_an_engine_that_hangs_is_waited_for_once(checkout: Path, path_without_engine: str) -> None:
+    # It starts a process of its own that keeps the pipes open.
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text("#!/usr/bin/env bash\nsleep 300 &\nsleep 300\n")
+    fake.chmod(0o755)
+    (Path(path_without_engine) / "sleep").symlink_to(str(shutil.which("sleep")))
+    started = time.monotonic()
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert time.monotonic() - started < 60
+    assert found["engine"]["level"] == "problem"
+    assert "did not end within" in found["engine"]["message"]
+
+
+def test_an_engine_that_refuses_this_account_is_told_from_one_that_is_away(
+    checkout: Path, path_without_engine: str
+) -> None:
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text("#!/usr/bin/env bash\necho 'permission denied while trying to connect' >&2\nexit 1\n")
+    fake.chmod(0o755)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert "groups docker" in found["engine"]["mend"]
+
+
+def test_without_python_it_says_so_in_the_same_form(checkout: Path, path_without_engine: str) -> None:
+    (Path(path_without_engine) / "python3").unlink()
+
+    as_json = doctor(checkout, "--json", PATH=path_without_engine)
+    as_lines = doctor(checkout, PATH=path_without_engine)
+
+    (finding,) = json.loads(as_json.stdout)["findings"]
+    assert as_json.returncode == as_lines.returncode == 1
+    assert (finding["id"], finding["level"]) == ("python", "problem")
+    assert finding["mend"] in as_lines.stdout
+
+
+def test_json_and_bundle_exclude_each_other(checkout: Path) -> None:
+    for options in (["--json", "--bundle"], ["--bundle", "x.tar.gz", "--json"]):
+        done = doctor(checkout, *options)
+        assert done.returncode == 2
+        assert done.stdout == ""
+
+
+def test_what_it_prints_for_people_holds_every_finding_and_sums_them_up() -> None:
+    text = as_text([ok("a", "Fine."), problem("b.c", "Broken.", "mend it")])
+
+    assert "problem  b.c  Broken." in text
+    assert "mend: mend it" in text
+    assert "1 problems, 0 warnings, 1 ok, 0 not looked at." in text
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_check_that_hangs_or_fails_keeps_what_it_found_and_the_others_go_on() -> None:
+    release = threading.Event()
+
+    def hanging(_installation: Installation) -> Findings:
+        yield ok("hanging.first", "Fine.")
+        release.wait(60)
+
+    def failing(_installation: Installation) -> Findings:
+        yield ok("failing.first", "Fine.")
+        raise ZeroDivisionError
+
+    installation = Installation()
+
+    hung = bounded("hanging", hanging, installation, 0.2)
+    release.set()
+    found = examine(installation, {"failing": failing, "last": lambda _installation: iter([ok("last", "Fine.")])})
+
+    assert [finding.id for finding in hung] == ["hanging.first", "hanging"]
+    assert hung[1].level is Level.UNKNOWN
+    assert [(finding.id, finding.level) for finding in found] == [
+        ("failing.first", Level.OK), ("failing", Level.UNKNOWN), ("last", Level.OK),
+    ]  # fmt: skip
+
+
+def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    with pytest.raises(NotSeen, match="did not end within"):
+        run_bounded("bash", "-c", f"(sleep 2; touch {marker}) & wait", seconds=0.5)
+
+    time.sleep(2.5)
+    assert not marker.exists()
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_registry_is_read_as_it_is_declared() -> None:
+    read = read_registry((ROOT / "env.example").read_text())
+
+    declared = {name: variable for variable in Environment.variables() for name in variable.names}
+    assert set(read) == set(declared)
+    for name, variable in declared.items():
+        assert read[name].secret == variable.secret, name
+        expected = None if variable.secret or type(variable).__name__ == "OptionalVariable" else variable.default
+        assert read[name].default == expected, name
+
+
+def test_dotenv_is_read_as_compose_reads_it() -> None:
+    read, malformed = read_dotenv("# note\nA=1\nexport B = two # note\nC='it # is'\nD=\n\nnonsense\nA=3\n")
+
+    assert read == {"A": "3", "B": "two", "C": "it # is", "D": ""}
+    assert malformed == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "says", "mended"),
+    [
+        ("HTTP_PROT=8081", "problem", "Did you mean HTTP_PORT?", "HTTP_PORT=8081"),
+        ("DJANGO_ALOWED_ORIGINS=x", "problem", "which nothing reads.", None),
+        ("COLOUR=blue", "warning", "which nothing reads.", None),
+    ],
+)
+def test_unknown_variables_are_named_and_the_command_mends_them(
+    checkout: Path, path_without_engine: str, line: str, level: str, says: str, mended: str | None
+) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\nCOMPOSE_PROJECT_NAME=another\n")
+    name = line.partition("=")[0]
+
+    found = findings(checkout, PATH=path_without_engine)[f"variables.{name}"]
+    subprocess.run(["bash", "-c", found["mend"].replace("./scripts/up --detach", "true")], cwd=checkout, check=True)
+
+    assert found["level"] == level
+    assert says in found["message"]
+    after = (checkout / ".env").read_text().splitlines()
+    assert line not in after
+    assert mended is None or mended in after
+    assert findings(checkout, PATH=path_without_engine)["variables"]["level"] == "ok"
+
+
+def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_without_engine: str) -> None:
+    (checkout / ".env").write_text("DJANGO_ALLOWED_HOSTS=localhost\nhunter2-secret\n")
+
+    found = findings(checkout, PATH=path_without_engine)["variables.lines"]
+
+    assert found["level"] == "problem"
+    assert ": 2." in found["message"]
+    assert "hunter2" not in json.dumps(found)
+
+
+BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    ".env that others read": ("permissions.env", lambda root: (root / ".env").chmod(0o644), "warning"),
+    ".env that others change": ("permissions.env", lambda root: (root / ".env").chmod(0o622), "problem"),
+    "no .env": ("permissions.env", lambda root: (root / ".env").unlink(), "problem"),
+    "an open folder": ("permissions.secrets", lambda root: (root / "secrets").chmod(0o755), "problem"),
+    "no folder": ("permissions.secrets", lambda root: shutil.rmtree(root / "secrets"), "problem"),
+    "a secret that containers cannot read": (
+        "permissions.jwt_signing_key", lambda root: (root / "secrets/jwt_signing_key").chmod(0o600), "problem",
+    ),
+    "a secret that others change": (
+        "permissions.jwt_signing_key", lambda root: (root / "secrets/jwt_signing_key").chmod(0o666), "problem",
+    ),
+    "an empty secret": (
+        "permissions.django_secret_key", lambda root: (root / "secrets/django_secret_key").write_text(""), "problem",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BREAKAGES)
+def test_wrong_permissions_are_found_and_the_command_mends_them(
+    checkout: Path, path_without_engine: str, what: str
+) -> None:
+    identity, break_it, level = BREAKAGES[what]
+    healthy = findings(checkout, PATH=path_without_engine)
+    break_it(checkout)
+
+    found = findings(checkout, PATH=path_without_engine)
+    mend = found[identity]["mend"].replace("./scripts/up --detach", "true")
+    subprocess.run(["bash", "-c", mend], cwd=checkout, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    assert healthy["permissions"]["level"] == "ok"
+    assert found[identity]["level"] == level
+    assert findings(checkout, PATH=path_without_engine)["permissions"]["level"] == "ok"
+
+
+# Judgements -----------------------------------------------------------------------------------------------------------
+
+
+def levels(found: Findings) -> dict[str, str]:
+    return {finding.id: str(finding.level) for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("free", "inodes", "level"),
+    [(50, 0.9, "ok"), (4, 0.9, "warning"), (0.5, 0.9, "problem"), (50, 0.01, "problem")],
+)
+def test_disk_is_judged_by_room_and_inodes(free: float, inodes: float, level: str) -> None:
+    assert host.judge_disk("engine", int(free * host.GB), inodes).level == level
+
+
+@pytest.mark.parametrize(
+    ("allowed", "total", "available", "level"),
+    [(2368, 4096, 2000, "ok"), (2368, 2048, 1500, "warning"), (2368, 4096, 50, "problem")],
+)
+def test_memory_is_judged_by_the_sum_of_the_limits(allowed: int, total: int, available: int, level: str) -> None:
+    found = host.judge_memory(allowed * host.MB, total * host.MB, available * host.MB)
+
+    assert found.level == level
+    assert f"{allowed} MB" in found.message
+
+
+@pytest.mark.parametrize(
+    ("there", "level"),
+    [(100.2, "ok"), (99.5, "ok"), (103.0, "warning"), (97.0, "warning"), (200.0, "problem"), (3.0, "problem")],
+)
+def test_clocks_are_judged_against_the_moments_around_the_question(there: float, level: str) -> None:
+    assert host.judge_clock("db", 100.0, there, 100.4).level == level
+
+
+@pytest.mark.parametrize(
+    ("written", "others", "level", "says"),
+    [
+        ("18", {}, "ok", "PostgreSQL 18"),
+        ("17", {}, "problem", "written by PostgreSQL 17; the image is PostgreSQL 18"),
+        (None, {"/var/lib/postgresql/17/docker/PG_VERSION": "17"}, "problem", "is in /var/lib/postgresql/17/docker"),
+        (None, {}, "warning", "no database yet"),
+    ],
+)
+def test_database_version_is_judged_against_the_volume(
+    written: str | None, others: dict[str, str], level: str, says: str
+) -> None:
+    found = database.judge_volume("18", written, others)
+
+    assert found.level == level
+    assert says in found.message
+
+
+@pytest.mark.parametrize(("available", "level"), [(26, "ok"), (25, "problem")])
+def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, level: str) -> None:
+    installation = Installation(checkout)
+    sizes = {"workers": 2, "threads": 4, "replicas": 2, "reserved": 10}
+
+    found = database.judge_arithmetic(installation, **sizes, available=available)
+
+    assert found.level == level
+    assert "= 26 connections" in found.message
+
+
+@pytest.mark.parametrize(("taken", "level"), [(10, "ok"), (90, "warning"), (97, "problem")])
+def test_taken_connections_are_judged(taken: int, level: str) -> None:
+    assert database.judge_usage(taken, 97).level == level
+
+
+@pytest.mark.parametrize(
+    ("found", "level"),
+    [({"10.0.0.2"}, "ok"), (set(), "problem"), ({"10.0.0.2", "10.0.0.9"}, "problem")],
+)
+def test_names_are_judged_by_the_addresses_of_the_containers(found: set[str], level: str) -> None:
+    assert containers.judge_name("dns.db", "backend", "db", found, {"10.0.0.2", "10.0.0.3"}).level == level
+
+
+def test_a_port_that_another_process_has_is_named_with_a_free_one(checkout: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = containers._judge_port(Installation(checkout), "ports.x", "127.0.0.1", port)
+
+    assert found.level == "problem"
+    assert "in use by" in found.message
+    other = re.search(r"HTTP_PORT=(\d+)", found.mend)
+    assert other
+    assert int(other[1]) != port
+
+
+# The certificate ------------------------------------------------------------------------------------------------------
+
+
+def certificate(folder: Path, name: str, *, days: int = 90, hosts: str = "DNS:api.example.com") -> tuple[Path, Path]:
+    key, request, cert = (folder / f"{name}.{part}" for part in ("key", "request", "certificate"))
+    subprocess.run(
+        ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-subj", "/CN=x", "-addext", f"subjectAltName={hosts}", "-keyout", key, "-out", request],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    # In two steps, for only this one makes a certificate that has expired.
+    subprocess.run(
+        ["openssl", "x509", "-req", "-in", request, "-signkey", key, "-copy_extensions", "copyall", "-days", str(days),
+         "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+HOSTS = "api.example.com,localhost"
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make certificates with")
+
+
+@needs_openssl
+@pytest.mark.parametrize(("days", "level"), [(90, "ok"), (15, "ok"), (13, "warning"), (-1, "problem")])
+def test_certificate_is_judged_by_its_end(tmp_path: Path, days: int, level: str) -> None:
+    pair = certificate(tmp_path, "it", days=days)
+
+    found = levels(configuration.judge_certificate(*pair, HOSTS, time.time()))
+
+    assert found["certificate"] == level
+
+
+@needs_openssl
+def test_certificate_and_key_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
+    cert, _key = certificate(tmp_path, "one")
+    _cert, key = certificate(tmp_path, "other")
+
+    (found,) = configuration.judge_certificate(cert, key, HOSTS, time.time())
+
+    assert found.level == "problem"
+    assert "is not the key of" in found.message
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("hosts", "level"),
+    [
+        ("DNS:api.example.com", "ok"),
+        ("DNS:*.example.com", "ok"),
+        ("DNS:example.com", "warning"),
+        ("IP:192.0.2.1", "warning"),
+    ],
+)
+def test_certificate_is_judged_by_its_names(tmp_path: Path, hosts: str, level: str) -> None:
+    pair = certificate(tmp_path, "it", hosts=hosts)
+
+    found = levels(configuration.judge_certificate(*pair, HOSTS, time.time()))
+
+    assert set(found.values()) == {level}
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("nonsense")
+
+    (found,) = configuration.judge_certificate(tmp_path / "a", tmp_path / "a", HOSTS, time.time())
+
+    assert found.level == "problem"
+
+
+def test_certificate_is_looked_at_only_where_tls_is_on(
+    checkout: Path, path_without_engine: str, tmp_path: Path
+) -> None:
+    off = findings(checkout, PATH=path_without_engine)["certificate"]
+    with (checkout / ".env").open("a") as file:
+        file.write("TLS_CERT_FILE=/nowhere/it.pem\n")
+    on = findings(checkout, PATH=path_without_engine)["certificate"]
+
+    assert off["level"] == "ok"
+    assert on["level"] == "problem"
+    assert "TLS_CERT_FILE cannot be read" in on["message"]
+
+
+# The proxy ------------------------------------------------------------------------------------------------------------
+
+GOOD_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=()",
+    "Content-Security-Policy": "default-src 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class Pretender(BaseHTTPRequestHandler):
+    """A proxy that does everything right, but for ``mistake``."""
+
+    mistake = ""
+
+    def do_GET(self) -> None:
+        stranger = self.headers["Host"] != "localhost"
+        refused = stranger and self.mistake != "host"
+        self.send_response(421 if refused else 401)
+        request = os.urandom(16).hex()
+        if self.mistake == "request-id":
+            request = self.headers.get("X-Request-ID", request)
+        self.send_header("X-Request-ID", request)
+        for name, value in GOOD_HEADERS.items():
+            if not (self.mistake == "headers" and refused and name == "X-Frame-Options"):
+                self.send_header(name, value)
+        if self.mistake == "forwarded" and self.headers.get("X-Forwarded-Proto") == "https":
+            self.send_header("Strict-Transport-Security", "max-age=31536000")
+        self.end_headers()
+
+    def version_string(self) -> str:
+        return "pretender/1.2" if self.mistake == "server" else "pretender"
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def pretend() -> Iterator[Callable[[str], proxy.Door]]:
+    """Start a proxy with a mistake and return where it is."""
+    servers = []
+
+    def start(mistake: str) -> proxy.Door:
+        handler = type("Mistaken", (Pretender,), {"mistake": mistake})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return proxy.Door("127.0.0.1", server.server_address[1], "localhost")
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_proxy_without_a_mistake_is_believed(pretend: Callable[[str], proxy.Door]) -> None:
+    assert list(proxy.judge_door(pretend(""))) == []
+
+
+@pytest.mark.parametrize("mistake", ["host", "request-id", "headers", "forwarded", "server"])
+def test_each_mistake_of_a_proxy_is_found(pretend: Callable[[str], proxy.Door], mistake: str) -> None:
+    assert levels(proxy.judge_door(pretend(mistake))) == {f"proxy.{mistake}": "problem"}
+
+
+# The archive ----------------------------------------------------------------------------------------------------------
+
+
+def unpacked(archive: Path) -> dict[str, str]:
+    with tarfile.open(archive) as tar:
+        return {
+            member.name.partition("/")[2]: held.read().decode()
+            for member in tar
+            if (held := tar.extractfile(member)) is not None
+        }
+
+
+def test_archive_is_closed_to_others_and_printed_by_name(checkout: Path, path_without_engine: str) -> None:
+    done = doctor(checkout, "--bundle", PATH=path_without_engine)
+
+    archive = Path(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    assert archive.parent == checkout / "var/support"
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o600
+    assert stat.S_IMODE(archive.parent.stat().st_mode) == 0o700
+    files = unpacked(archive)
+    assert {"README.txt", "findings.json", "versions.json", "configuration.yaml", "containers.json"} <= set(files)
+    assert json.loads(files["findings.json"])["findings"]
+    assert str(checkout) not in "".join(files.values())
+
+
+def test_archive_takes_the_name_that_it_is_given_and_overwrites_nothing(
+    checkout: Path, path_without_engine: str
+) -> None:
+    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine)
+    again = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine)
+
+    # Where it was called from, not where the checkout is.
+    assert (checkout.parent / "it.tar.gz").is_file(), done.stderr
+    assert (done.returncode, again.returncode) == (0, 1)
+    assert "is there already" in again.stderr
+    assert not (checkout / "var").exists()
+
+
+def test_archive_that_cannot_be_written_leaves_nothing(checkout: Path, path_without_engine: str) -> None:
+    done = doctor(checkout, "--bundle", "no/such/folder/it.tar.gz", PATH=path_without_engine)
+
+    assert done.returncode == 1
+    assert "next: " in done.stderr
+
+
+def test_archive_with_a_secret_in_it_is_not_written(
+    checkout: Path, path_without_engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", path_without_engine)
+    monkeypatch.setattr(Redactor, "__call__", lambda _self, text: text)
+    secret = (checkout / "secrets/jwt_signing_key").read_text()
+    target = checkout / "it.tar.gz"
+
+    status = Bundle(Installation(checkout), f"found {secret}").write(target)
+
+    said = capsys.readouterr()
+    assert status == 1
+    assert not target.exists()
+    assert "a secret would be in the archive" in said.err
+    assert secret not in said.err + said.out
+
+
+def test_archive_holds_no_secret_of_the_files(checkout: Path, path_without_engine: str) -> None:
+    canaries = {
+        path.name: f"canary-{path.name}-Zq7-{number}" for number, path in enumerate((checkout / "secrets").iterdir())
+    }
+    canaries["email_url"] = "smtp+tls://canary-user:canary%40pass%2Fword@mail.example.com:587"
+    for name, value in canaries.items():
+        (checkout / "secrets" / name).write_text(f"{value}\n")
+    with (checkout / ".env").open("a") as file:
+        file.write("DB_PASWORD=canary-typo\nDATABASE_URL=postgres://u:canary-url@db/x\nNGINX_AUTH_RATE=31r/m\n")
+    log = checkout / "var/embedded/log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "\n".join([*canaries.values(), "canary@pass/word", "Bearer canary-bearer-token", "kept line"]) + "\n"
+    )
+
+    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine)
+
+    files = unpacked(checkout.parent / "it.tar.gz")
+    assert done.returncode == 0, done.stderr
+    assert "kept line" in files["logs/var-embedded-log"]
+    assert json.loads(files["variables.json"])["NGINX_AUTH_RATE"] == "31r/m"
+    for name, text in files.items():
+        assert "canary" not in text.lower(), name
