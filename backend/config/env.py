@@ -191,6 +191,11 @@ def key_ring(raw: str) -> list[str]:
     return [secret(50)(line) for line in raw.split("\n")]
 
 
+def password_ring(raw: str) -> list[str]:
+    """Accept one or more passwords, one a line."""
+    return [secret(12)(line) for line in raw.split("\n")]
+
+
 @dataclass(frozen=True)
 class MailServer:
     """Where mail is handed over."""
@@ -272,9 +277,10 @@ class Environment:
     # Django -------------------------------------------------------------------------------------
 
     DJANGO_SECRET_KEY = Variable(
-        "Signs admin sessions and one-time links. Not the key of the API's tokens.",
-        parse=secret(50),
-        accepts="50 or more random characters",
+        "Signs admin sessions and one-time links: one key, or several, one a line. The first signs, all of them verify."
+        " Not the key of the API's tokens.",
+        parse=key_ring,
+        accepts="50 or more random characters a line",
         secret=True,
         remedy=INIT_REMEDY,
     )
@@ -467,9 +473,9 @@ class Environment:
         default="transactions_app",
     )
     POSTGRES_PASSWORD = Variable(
-        "The password of POSTGRES_USER.",
-        parse=secret(12),
-        accepts="12 or more characters without spaces",
+        "The password of POSTGRES_USER; or several, one a line: while it is being changed, the database takes one of them.",
+        parse=password_ring,
+        accepts="12 or more characters without spaces a line",
         secret=True,
         remedy=INIT_REMEDY,
     )
@@ -586,6 +592,32 @@ class Environment:
         accepts="1 to 600",
         default="12",
         readers=("nginx",),
+    )
+
+    # TLS ----------------------------------------------------------------------------------------
+
+    TLS_CERT_FILE = OptionalVariable(
+        "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE it"
+        " switches HTTPS on: plain HTTP then only redirects. nginx sees the folder of the file, nobody else does; a file"
+        " that is replaced is served within half a minute.",
+        parse=text(r"/[^\s:]+"),
+        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        example="/etc/transactions/tls/certificate.pem",
+        readers=("compose", "nginx", "scripts"),
+    )
+    TLS_KEY_FILE = OptionalVariable(
+        "The private key of the certificate, without a password.",
+        parse=text(r"/[^\s:]+"),
+        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        example="/etc/transactions/tls/key.pem",
+        readers=("compose", "nginx", "scripts"),
+    )
+    HTTPS_PORT = Variable(
+        "The port on which the API is published over TLS, and to which plain HTTP redirects.",
+        parse=whole(1, 65535),
+        accepts="1 to 65535",
+        default="8443",
+        readers=("compose", "nginx", "scripts"),
     )
 
     # Compose ------------------------------------------------------------------------------------
@@ -735,7 +767,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "DJANGO_DEBUG is true in production, where it would show secrets to clients. Accepted: false;"
             " to debug on your own machine set DJANGO_ENVIRONMENT=development as well."
         )
-    if values.get("DJANGO_SECRET_KEY") in values.get("JWT_SIGNING_KEY", []):
+    if set(values.get("DJANGO_SECRET_KEY", [])) & set(values.get("JWT_SIGNING_KEY", [])):
         problems.append(
             "JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY. Accepted: a key of its own, so that one can be replaced"
             f" without the other; {INIT_REMEDY}."
