@@ -473,7 +473,8 @@ class Environment:
         default="transactions_app",
     )
     POSTGRES_PASSWORD = Variable(
-        "The password of POSTGRES_USER; or several, one a line: while it is being changed, the database takes one of them.",
+        "The password of POSTGRES_USER; or several, one a line: while it is being changed, the database takes one of"
+        " them.",
         parse=password_ring,
         accepts="12 or more characters without spaces a line",
         secret=True,
@@ -597,9 +598,9 @@ class Environment:
     # TLS ----------------------------------------------------------------------------------------
 
     TLS_CERT_FILE = OptionalVariable(
-        "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE it"
-        " switches HTTPS on: plain HTTP then only redirects. nginx sees the folder of the file, nobody else does; a file"
-        " that is replaced is served within half a minute.",
+        "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE"
+        " it switches HTTPS on: plain HTTP then only redirects. Of the containers nginx alone sees the folder of the file;"
+        " a new file is served within a minute, without a restart.",
         parse=text(r"/[^\s:]+"),
         accepts="the absolute path of a PEM file on this host that its user 101 may read",
         example="/etc/transactions/tls/certificate.pem",
