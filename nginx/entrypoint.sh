@@ -3,7 +3,7 @@
 #
 # usage: entrypoint.sh           render, test, then run nginx in the foreground
 #        entrypoint.sh --test    render and test only
-#        entrypoint.sh --certificate   days for which the certificate that is served lasts, and its end; nothing without TLS
+#        entrypoint.sh --certificate   for how many days the certificate that is served lasts, and until when
 #        entrypoint.sh --help    this text
 #
 # Every bad variable is named in one message, without its value, and the exit status is 78 (EX_CONFIG of sysexits.h).
@@ -126,8 +126,8 @@ check_tls() {
   check_pair
 }
 
-# check_pair: copies what the operator's files hold now into $TLS/pair.new, and adds to the complaints what is wrong with
-# it. The copy is what is checked and what is served: no replacement can come in between.
+# check_pair: copies what the operator's files hold now into $TLS/pair.new, and adds to the complaints what is wrong
+# with it. The copy is what is checked and what is served: no replacement can come in between.
 check_pair() {
   local before=${#complaints[@]} certificate=$TLS/certificate.new key=$TLS/key.new
   (umask 077 && mkdir -p "$TLS")
@@ -155,7 +155,7 @@ copy_file() {
   elif [[ ! -f $file ]]; then
     complaints+=("$name names a folder, not a file: check the path.")
   else
-    complaints+=("$name cannot be read by nginx, which is user 101: chmod 0644 it, in a folder that is closed to others.")
+    complaints+=("$name cannot be read by nginx, which is user 101: chmod 0644 it, in a folder closed to others.")
   fi
 }
 
@@ -170,7 +170,7 @@ check_certificate() {
   if ((ends <= EPOCHSECONDS)); then
     complaints+=("TLS_CERT_FILE has expired, on $(as_date "$ends"): renew it.")
   elif ((begins > EPOCHSECONDS)); then
-    complaints+=("TLS_CERT_FILE is not valid before $(as_date "$begins"): check the clock of this host, $(as_date "$EPOCHSECONDS").")
+    complaints+=("TLS_CERT_FILE is not valid before $(as_date "$begins"): check the clock of this host.")
   fi
 }
 
@@ -185,7 +185,7 @@ check_key() {
 # check_together CERTIFICATE KEY: do they belong together, and would nginx take them? OpenSSL refuses weak keys.
 check_together() {
   if [[ $(openssl x509 -in "$1" -noout -pubkey) != "$(openssl pkey -in "$2" -passin pass: -pubout)" ]]; then
-    complaints+=('TLS_KEY_FILE is not the key of the certificate in TLS_CERT_FILE: give the two that were made together.')
+    complaints+=('TLS_KEY_FILE is not the key of the certificate in TLS_CERT_FILE: give the two that belong together.')
     return
   fi
   (umask 077 && { cat "$1" && echo && cat "$2"; } >"$TLS/pair.new")
@@ -194,6 +194,7 @@ pid $TLS/check.pid;
 events {}
 http {
     access_log off;
+    include $SOURCE/snippets/temporary-files.conf;
     server {
         listen unix:$TLS/check.sock ssl;
         ssl_certificate $TLS/pair.new;
@@ -203,8 +204,7 @@ http {
 CONFIGURATION
   local refusal
   if ! refusal=$(nginx -e stderr -t -q -c "$TLS/check.conf" 2>&1); then
-    refusal=$(sed -n 's/.*(SSL: \(.*\))$/\1/p' <<<"$refusal" | head -n 1)
-    complaints+=("TLS_CERT_FILE and TLS_KEY_FILE are refused by nginx: ${refusal:-they cannot be loaded}.")
+    complaints+=("TLS_CERT_FILE and TLS_KEY_FILE are refused by nginx: ${refusal%%$'\n'*}")
   fi
   rm -f "$TLS/check.conf" "$TLS/check.sock"
 }
@@ -240,7 +240,8 @@ watch_pair() {
     else
       serve_pair
       seen=$now
-      echo "nginx serves the new certificate, which is valid until $(as_date "$(date_of "$TLS/pair.pem" -enddate)")." >&2
+      now=$(date_of "$TLS/pair.pem" -enddate)
+      echo "nginx serves the new certificate, which is valid until $(as_date "$now")." >&2
     fi
   done
 }

@@ -599,8 +599,8 @@ class Environment:
 
     TLS_CERT_FILE = OptionalVariable(
         "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE"
-        " it switches HTTPS on: plain HTTP then only redirects. Of the containers nginx alone sees the folder of the file;"
-        " a new file is served within a minute, without a restart.",
+        " it switches HTTPS on: plain HTTP then only redirects. Of the containers, nginx alone sees the folder of the"
+        " file; a new file is served within a minute, without a restart.",
         parse=text(r"/[^\s:]+"),
         accepts="the absolute path of a PEM file on this host that its user 101 may read",
         example="/etc/transactions/tls/certificate.pem",

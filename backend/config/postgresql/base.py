@@ -1,7 +1,7 @@
 """Connect with the first password that the database takes.
 
 A role of PostgreSQL has one password at a time. While ``./scripts/init --rotate postgres`` changes it, every process
-knows the old and the new one, and none needs to know the moment at which the first stops and the second begins to count.
+knows the old and the new one, and none needs to know the moment at which the one stops and the other begins to count.
 """
 
 from typing import Any
