@@ -5,10 +5,11 @@
 --   transactions_migrator   owns the schema; only the `migrate` service signs in as it
 --   transactions_app        reads and writes rows, nothing else; what a stolen backend could do
 --
--- The passwords come from the files that these environment variables name, never from a command line.
+-- The passwords come from the files that these environment variables name, never from a command line: from the first
+-- line, since a file holds two while a password is being changed.
 \set ON_ERROR_STOP on
-\set migrator_password `cat "$POSTGRES_MIGRATOR_PASSWORD_FILE"`
-\set app_password `cat "$POSTGRES_APP_PASSWORD_FILE"`
+\set migrator_password `head -n 1 "$POSTGRES_MIGRATOR_PASSWORD_FILE"`
+\set app_password `head -n 1 "$POSTGRES_APP_PASSWORD_FILE"`
 
 BEGIN;
 

@@ -20,6 +20,8 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
+#   certificate_days    for how many days the certificate that nginx serves lasts, and until when
+#   replace_backends    new backend containers in place of the old, one after another, without a failed request
 #   embedded_runs       does the embedded stack of this checkout run?
 #   address, url        where the API is published
 #   check_configuration refuses a configuration that is wrong
@@ -225,13 +227,18 @@ fetch_pip() {
   cd "$ROOT" || return
 }
 
-# wait_until_ready URL SECONDS: until it answers 200. Python, since a bare host has no curl.
+# wait_until_ready URL SECONDS [HOST]: until it answers 200, as the host of that name where one is given. Python, since a
+# bare host has no curl. The certificate may be for any name: what is asked is whether this very address answers.
 wait_until_ready() {
-  "$(host_python)" - "$1" "$2" <<'PYTHON'
-import sys, time, urllib.request
+  "$(host_python)" - "$@" <<'PYTHON'
+import ssl, sys, time, urllib.request
 
-url, seconds = sys.argv[1], float(sys.argv[2])
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+url, seconds, *host = sys.argv[1:]
+seconds = float(seconds)
+tls = ssl.create_default_context()
+tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls))
+opener.addheaders += [("Host", name) for name in host]
 deadline = time.monotonic() + seconds
 while True:
     try:
@@ -251,6 +258,43 @@ setting() {
   printf '%s\n' "${value:-$2}"
 }
 
+# certificate_days: of the certificate that nginx serves, the days that are left and its end: `13 2027-01-31 12:00 UTC`;
+# nothing without TLS, or where nginx does not run.
+certificate_days() { compose exec --no-TTY nginx /entrypoint.sh --certificate 2>/dev/null || true; }
+
+# replace_backends: each backend by a new container of the same image and the configuration and secrets of now, then
+# upkeep. A new one is healthy before an old one is told to stop, and an old one ends when its last request is answered:
+# Gunicorn keeps idle connections open for a moment longer, and nginx asks another one as soon as it is refused. What an
+# interrupted run has left beside them is replaced too.
+replace_backends() {
+  local log=$ROOT/var/log/replace-backends.log wanted made
+  local -a old
+  mkdir -p "${log%/*}"
+  wanted=$(setting BACKEND_REPLICAS 2)
+  mapfile -t old < <(docker ps --all --quiet --filter label=com.docker.compose.service=backend \
+    --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
+    --filter label=com.docker.compose.oneoff=False)
+  for ((made = 0; made < wanted; made++)); do
+    info "replacing the backends: $((made + 1)) of $wanted"
+    compose up --detach --no-deps --no-build --no-recreate --wait --wait-timeout 120 \
+      --scale "backend=$((made + ${#old[@]} + 1))" backend >>"$log" 2>&1 || return
+    # The last old ones stay until the last new one is there.
+    if ((${#old[@]})); then
+      end_container "${old[0]}" >>"$log" 2>&1 || return
+      old=("${old[@]:1}")
+    fi
+  done
+  while ((${#old[@]})); do
+    end_container "${old[0]}" >>"$log" 2>&1 || return
+    old=("${old[@]:1}")
+  done
+  info "replacing upkeep"
+  compose up --detach --no-deps --no-build --force-recreate --wait --wait-timeout 120 upkeep >>"$log" 2>&1
+}
+
+# Compose gave it its stop_grace_period.
+end_container() { docker stop "$1" && docker rm "$1"; }
+
 # Not by the number alone, which may have gone to another process since, or to one that has ended and that nobody has
 # asked how: kill -0 finds both.
 EMBEDDED_PID_FILE=var/embedded/pid
@@ -266,8 +310,15 @@ url() {
   local bind
   bind=$(setting BIND_ADDRESS 127.0.0.1)
   [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
-  printf 'http://%s:%s\n' "$bind" "$(setting HTTP_PORT 8080)"
+  if has_tls; then
+    printf 'https://%s:%s\n' "$bind" "$(setting HTTPS_PORT 8443)"
+  else
+    printf 'http://%s:%s\n' "$bind" "$(setting HTTP_PORT 8080)"
+  fi
 }
+
+# The embedded stack has no nginx.
+has_tls() { ! ${EMBEDDED-false} && [[ -n $(setting TLS_CERT_FILE "") ]]; }
 
 # check_configuration [--containers]: .env and, for containers, the files in secrets/, against the registry of variables;
 # what is wrong is said at once, before anything is built. See backend/config/env_file.py.

@@ -24,7 +24,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
@@ -226,6 +226,11 @@ def key_ring(raw: str) -> list[str]:
     return [secret(50)(line) for line in raw.split("\n")]
 
 
+def password_ring(raw: str) -> list[str]:
+    """Accept one or more passwords, one a line."""
+    return [secret(12)(line) for line in raw.split("\n")]
+
+
 URL_PART: Final = r"(?:[A-Za-z0-9._~!$&'()*,;=-]|%[0-9A-Fa-f]{2})+"
 """A user, a password or a name in a URL. A slash or a question mark would end it, and a plus is a space to some."""
 
@@ -287,6 +292,8 @@ class Database:
     name: str
     user: str
     password: str = field(repr=False)
+    other_passwords: Sequence[str] = field(default=(), repr=False)
+    """What the server may take instead, while the password is being changed."""
     options: Mapping[str, str] = field(default_factory=dict)
     """libpq's, beyond those that settings.py states."""
 
@@ -324,7 +331,8 @@ def database_url(raw: str) -> Database:
         raise InvalidError("has an sslmode that does not exist")
     if options["sslmode"].startswith("verify-") and "sslrootcert" not in options:
         raise InvalidError("verifies the server without sslrootcert")
-    return Database(host.strip("[]"), whole(1, 65535)(port) if port else 5432, name, user, password, options)
+    number = whole(1, 65535)(port) if port else 5432
+    return Database(host.strip("[]"), number, name, user, password, options=options)
 
 
 def link_template(raw: str) -> str:
@@ -365,9 +373,10 @@ class Environment:
     group_django = Group("Django")
 
     DJANGO_SECRET_KEY = Variable(
-        "Signs admin sessions and one-time links. Not the key of the API's tokens.",
-        parse=secret(50),
-        accepts="50 or more random characters",
+        "Signs admin sessions and one-time links: one key, or several, one a line. The first signs, all of them verify."
+        " Not the key of the API's tokens.",
+        parse=key_ring,
+        accepts="50 or more random characters a line",
         secret=True,
         remedy=INIT_REMEDY,
     )
@@ -593,9 +602,10 @@ class Environment:
         fixed="`migrate` has one role and the others have another",
     )
     POSTGRES_PASSWORD = Variable(
-        "The password of POSTGRES_USER.",
-        parse=secret(12),
-        accepts="12 or more characters without spaces",
+        "The password of POSTGRES_USER; or several, one a line: while it is being changed, the database takes one of"
+        " them.",
+        parse=password_ring,
+        accepts="12 or more characters without spaces a line",
         secret=True,
         files=("secrets/postgres_app_password", "secrets/postgres_migrator_password"),
         remedy=INIT_REMEDY,
@@ -715,6 +725,32 @@ class Environment:
         accepts="1 to 600",
         default="12",
         readers=("nginx",),
+    )
+
+    group_tls = Group("TLS")
+
+    TLS_CERT_FILE = OptionalVariable(
+        "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE"
+        " it switches HTTPS on: plain HTTP then only redirects. Of the containers, nginx alone sees the folder of the"
+        " file; a new file is served within a minute, without a restart.",
+        parse=text(r"/[^\s:]+"),
+        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        example="/etc/transactions/tls/certificate.pem",
+        readers=("compose", "nginx", "scripts"),
+    )
+    TLS_KEY_FILE = OptionalVariable(
+        "The private key of the certificate, without a password.",
+        parse=text(r"/[^\s:]+"),
+        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        example="/etc/transactions/tls/key.pem",
+        readers=("compose", "nginx", "scripts"),
+    )
+    HTTPS_PORT = Variable(
+        "The port on which the API is published over TLS, and to which plain HTTP redirects.",
+        parse=whole(1, 65535),
+        accepts="1 to 65535",
+        default="8443",
+        readers=("compose", "nginx", "scripts"),
     )
 
     group_compose = Group("Compose")
@@ -837,7 +873,11 @@ class Environment:
     def database(self) -> Database:
         """The database of this process, however it was named."""
         return self.DATABASE_URL or Database(
-            self.POSTGRES_HOST, self.POSTGRES_PORT, self.POSTGRES_DB, self.POSTGRES_USER, self.POSTGRES_PASSWORD
+            self.POSTGRES_HOST,
+            self.POSTGRES_PORT,
+            self.POSTGRES_DB,
+            self.POSTGRES_USER,
+            *(self.POSTGRES_PASSWORD[0], self.POSTGRES_PASSWORD[1:]),
         )
 
 
@@ -911,7 +951,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "DJANGO_DEBUG is true in production, where it would show secrets to clients. Accepted: false;"
             " to debug on your own machine set DJANGO_ENVIRONMENT=development as well."
         )
-    if values.get("DJANGO_SECRET_KEY") in values.get("JWT_SIGNING_KEY", []):
+    if set(values.get("DJANGO_SECRET_KEY", [])) & set(values.get("JWT_SIGNING_KEY", [])):
         problems.append(
             "JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY. Accepted: a key of its own, so that one can be replaced"
             f" without the other; {INIT_REMEDY}."

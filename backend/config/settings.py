@@ -20,7 +20,9 @@ ALLOWED_HOSTS = env.DJANGO_ALLOWED_HOSTS
 # Read by config.middleware: whether X-Request-ID comes from nginx.
 BEHIND_PROXY = env.DJANGO_PROXY_ENABLED
 DEBUG = env.DJANGO_DEBUG
-SECRET_KEY = env.DJANGO_SECRET_KEY
+# The first key signs, all of them verify: so one can be replaced and nobody notices.
+SECRET_KEY = env.DJANGO_SECRET_KEY[0]
+SECRET_KEY_FALLBACKS = env.DJANGO_SECRET_KEY[1:]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
@@ -82,12 +84,14 @@ APPEND_SLASH = False
 
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "config.postgresql",
         "HOST": env.database.host,
         "PORT": env.database.port,
         "NAME": env.database.name,
         "USER": env.database.user,
         "PASSWORD": env.database.password,
+        # Read by config.postgresql: what else the database may take while the password is being changed.
+        "OTHER_PASSWORDS": env.database.other_passwords,
         # A connection costs the server 5 ms of CPU; it is kept, and checked before it is used again, so that a
         # restarted database costs no request.
         "CONN_MAX_AGE": env.POSTGRES_CONNECTION_MAX_AGE_SECONDS,

@@ -11,6 +11,7 @@ import yaml
 from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.db import connection
 from rest_framework.test import APIClient
 
 from accounts.models import User
@@ -129,7 +130,8 @@ def test_default_secret_key(manage: Python, serve: Python) -> None:
 
 
 def test_sqlite_in_the_image() -> None:
-    assert {database["ENGINE"] for database in settings.DATABASES.values()} == {"django.db.backends.postgresql"}
+    assert {database["ENGINE"] for database in settings.DATABASES.values()} == {"config.postgresql"}
+    assert connection.vendor == "postgresql"
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     assert "db" in compose["services"]
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "backend", "docker-compose.yml"]

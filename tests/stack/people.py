@@ -42,10 +42,10 @@ class Person:
         return [row["description"] for row in answer.json()["results"]]
 
 
-def sign_up(base_url: str, name: str) -> Person:
+def sign_up(base_url: str, name: str, **options: Any) -> Person:
     """Register a new account under a name that begins with ``name``, and log in."""
     credentials = {"username": unique(name), "password": PASSWORD}
-    client = connect(base_url)
+    client = connect(base_url, **options)
     registered = client.post("/auth/users/", json=credentials)
     assert registered.status_code == HTTPStatus.CREATED, registered.text
     tokens = client.post("/auth/jwt/create/", json=credentials)

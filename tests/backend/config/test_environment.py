@@ -286,7 +286,7 @@ def test_secret_that_begins_with_a_dollar_is_taken_as_it_is(sound: dict[str, str
 def test_password_may_hold_any_special_character(sound: dict[str, str], special: str) -> None:
     password = f"{special}abc{special}defghijk{special}"
 
-    assert password == check({**sound, "POSTGRES_PASSWORD": password}).POSTGRES_PASSWORD
+    assert [password] == check({**sound, "POSTGRES_PASSWORD": password}).POSTGRES_PASSWORD
 
 
 @pytest.mark.parametrize("name", ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY"])
@@ -632,6 +632,24 @@ def test_one_key_for_two_purposes_is_refused(sound: dict[str, str]) -> None:
     assert problem.startswith("JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY")
 
 
+def test_a_key_that_was_replaced_is_for_one_purpose_too(sound: dict[str, str]) -> None:
+    old, new = secrets.token_urlsafe(48), secrets.token_urlsafe(48)
+
+    (problem,) = problems({**sound, "DJANGO_SECRET_KEY": f"{new}\n{old}", "JWT_SIGNING_KEY": old})
+
+    assert problem.startswith("JWT_SIGNING_KEY is the same as DJANGO_SECRET_KEY")
+
+
+@pytest.mark.parametrize("name", ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD"])
+def test_a_secret_that_is_being_replaced_is_several_lines(sound: dict[str, str], name: str) -> None:
+    old, new = secrets.token_urlsafe(48), secrets.token_urlsafe(48)
+
+    assert check({**sound, name: f"{new}\n{old}"}).values[name] == [new, old]
+    for wrong in (f"{new}\n\n{old}", f"{new}\nshort", f"{new} {old}"):
+        (problem,) = problems({**sound, name: wrong})
+        assert problem.startswith(name)
+
+
 @pytest.mark.parametrize(
     ("sizes", "fits"),
     [
@@ -668,14 +686,14 @@ def test_message_says_how_many_what_is_accepted_and_what_to_do() -> None:
     assert str(caught.value).splitlines() == [
         "The configuration has 5 errors; nothing was started.",
         "",
-        "  - DJANGO_SECRET_KEY is missing. Accepted: 50 or more random characters;"
+        "  - DJANGO_SECRET_KEY is missing. Accepted: 50 or more random characters a line;"
         " run ./scripts/init, which makes a random one.",
         "  - DJANGO_ALLOWED_HOSTS is missing. Accepted: host names or addresses separated by commas, never *;"
         " list the names under which clients reach this service.",
         "  - DJANGO_DEBUG is none of the accepted words. Accepted: true or false.",
         "  - JWT_SIGNING_KEY is missing. Accepted: 50 or more random characters a line, not those of DJANGO_SECRET_KEY;"
         " run ./scripts/init, which makes a random one.",
-        "  - POSTGRES_PASSWORD is missing. Accepted: 12 or more characters without spaces;"
+        "  - POSTGRES_PASSWORD is missing. Accepted: 12 or more characters without spaces a line;"
         " run ./scripts/init, which makes a random one.",
         "",
         "Variables are set in .env, secrets in files under secrets/. env.example explains each of them.",

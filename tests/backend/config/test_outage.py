@@ -137,7 +137,7 @@ def test_table_that_is_locked_is_503_after_the_timeout(ask: Ask, alice: User, ti
 @pytest.mark.django_db(transaction=True)
 def test_wrong_password_of_the_database_is_503_and_names_nothing(ask: Ask, tmp_path: Path) -> None:
     file = tmp_path / "password"
-    file.write_text("canary-4c1d9e-wrong")
+    file.write_text("canary-4c1d9e-wrong\nanother-canary-4c1d9e-wrong")
 
     ready, login = ask(
         "/readyz",
@@ -147,6 +147,26 @@ def test_wrong_password_of_the_database_is_503_and_names_nothing(ask: Ask, tmp_p
 
     assert ready.status == HTTPStatus.SERVICE_UNAVAILABLE
     assert_unavailable(login)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("place", ["first", "second", "third"])
+def test_password_that_is_being_changed_is_found_among_those_that_the_file_holds(
+    ask: Ask, tmp_path: Path, place: str
+) -> None:
+    passwords = {name: f"{name}-canary-4c1d9e" for name in ("first", "second", "third")}
+    file = tmp_path / "password"
+    file.write_text("\n".join(passwords.values()) + "\n")
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE ROLE changing SUPERUSER LOGIN PASSWORD {}").format(passwords[place]))
+
+    try:
+        (ready,) = ask("/readyz", POSTGRES_USER="changing", POSTGRES_PASSWORD_FILE=str(file))
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP ROLE changing")
+
+    assert ready.status == HTTPStatus.OK
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,0 +1,187 @@
+"""Secrets replaced while people are at work: no request fails, nobody is signed out, and the old secret ends."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from tests.stack.containers import Result, Stack, run
+from tests.stack.people import Person
+from tests.stack.steady_load import Load, steady_load
+
+pytestmark = pytest.mark.timeout(400)
+
+ROLES = ("app", "migrator")
+FILES = {"jwt": "jwt_signing_key", "django": "django_secret_key", "postgres": "postgres_app_password"}
+WEEKS = 30 * 86400
+
+
+def init(stack: Stack, *arguments: str, check: bool = True) -> Result:
+    return run(str(stack.checkout / "scripts/init"), *arguments, check=check, timeout=300)
+
+
+def lines(stack: Stack, name: str) -> list[str]:
+    return (stack.checkout / "secrets" / name).read_text().split()
+
+
+@pytest.fixture
+def whole(stack: Stack) -> Iterator[Stack]:
+    """The stack; afterwards it must be whole, with as many backends as before, all of them new."""
+    before = stack.containers("backend")
+    yield stack
+    stack.wait_until_whole()
+    after = stack.containers("backend")
+    assert len(after) == len(before) == 2
+    assert not set(before) & set(after)
+    assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
+
+
+def assert_nothing_was_lost(stack: Stack, load: Load) -> None:
+    assert load.failures == []
+    assert {"read", "plain", "keyed", "refresh"} == set(load.done)
+    assert load.total() > 200
+    rows = stack.sql(
+        "SELECT t.description FROM transactions_transaction t JOIN accounts_user u ON u.id = t.user_id"
+        " WHERE u.username LIKE 'busy-%'"
+    ).stdout.split("\n")
+    stored = [row for row in rows if row in load.written]
+    assert len(stored) == len(set(stored)) == len(load.written)
+
+
+def accepts(stack: Stack, role: str, password: str) -> bool:
+    """Whether the database takes the password, over the network as from a backend."""
+    db = stack.container("db")
+    address = db.address(f"{stack.name()}_data")
+    ask = (
+        f'read -r PGPASSWORD; export PGPASSWORD; exec psql -X -At -h {address} -U {role} -d transactions -c "SELECT 1"'
+    )
+    command = ("docker", "exec", "--interactive", db.id, "bash", "-c", ask)
+    return run(*command, check=False, input=f"{password}\n").stdout == "1\n"
+
+
+def in_django(stack: Stack, program: str) -> str:
+    """Run a line in a backend."""
+    return stack.container("backend").execute("python", "manage.py", "shell", "--no-imports", "-c", program).stdout
+
+
+def test_the_key_of_tokens_is_replaced_and_in_the_end_the_old_one_is_gone(whole: Stack, alice: Person) -> None:
+    (old,) = lines(whole, FILES["jwt"])[:1]
+
+    with steady_load(whole.base_url) as load:
+        said = init(whole, "--rotate", "jwt").stderr
+
+    assert_nothing_was_lost(whole, load)
+    new, *others = lines(whole, FILES["jwt"])
+    assert new != old
+    assert old in others
+    assert new not in said
+    assert alice.client.get("/auth/users/me/").status_code == HTTPStatus.OK
+
+    early = init(whole, "--rotate", "jwt", "--finish", check=False)
+
+    assert early.returncode == 1
+    assert re.search(r"may be good until 20[0-9-]+ [0-9:]+", early.stderr)
+    assert lines(whole, FILES["jwt"]) == [new, *others]
+
+    file = whole.checkout / "secrets" / FILES["jwt"]
+    os.utime(file, (time.time() - WEEKS, time.time() - WEEKS))
+    with steady_load(whole.base_url) as load:
+        init(whole, "--rotate", "jwt", "--finish")
+
+    assert_nothing_was_lost(whole, load)
+    assert lines(whole, FILES["jwt"]) == [new]
+    assert alice.client.get("/auth/users/me/").status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_the_key_of_django_is_replaced_and_what_the_old_one_has_signed_stays_good(whole: Stack) -> None:
+    signed = in_django(whole, "from django.core import signing; print(signing.dumps('kept'))").strip()
+    (old,) = lines(whole, FILES["django"])[:1]
+
+    with steady_load(whole.base_url) as load:
+        init(whole, "--rotate", "django")
+
+    assert_nothing_was_lost(whole, load)
+    assert lines(whole, FILES["django"])[0] != old
+    assert old in lines(whole, FILES["django"])
+    read = f"from django.core import signing; print(signing.loads({signed!r}))"
+    assert in_django(whole, read) == "kept\n"
+    again = in_django(whole, "from django.core import signing; print(signing.dumps('kept'))").strip()
+    without = f"from django.core import signing; print(signing.loads({again!r}, fallback_keys=[]))"
+    assert in_django(whole, without) == "kept\n", "the new key does not sign"
+
+
+def test_the_passwords_of_the_database_are_replaced_and_the_old_ones_refused(whole: Stack) -> None:
+    names = {f"transactions_{role}": f"postgres_{role}_password" for role in ROLES}
+    names["postgres"] = "postgres_superuser_password"
+    old = {role: lines(whole, name)[0] for role, name in names.items()}
+    assert all(accepts(whole, role, password) for role, password in old.items())
+
+    with steady_load(whole.base_url) as load:
+        init(whole, "--rotate", "postgres")
+
+    assert_nothing_was_lost(whole, load)
+    for role, name in names.items():
+        (new,) = lines(whole, name)
+        assert accepts(whole, role, new)
+        assert not accepts(whole, role, old[role])
+    # Who is to change the schema signs in too, and so does a backend that was restarted.
+    whole.compose("run", "--rm", "--no-deps", "--no-TTY", "migrate")
+    whole.container("backend").execute("kill", "-TERM", "1", check=False)
+
+
+def interrupted(stack: Stack, secret: str, moment: str) -> None:
+    """Begin a rotation and kill it, with everything that it has started, when it says ``moment``."""
+    path = str(stack.checkout / "scripts/init")
+    with subprocess.Popen(
+        [path, "--rotate", secret], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as rotation:
+        assert rotation.stderr
+        for line in rotation.stderr:
+            if moment in line:
+                time.sleep(1)
+                os.killpg(rotation.pid, signal.SIGKILL)
+                break
+    assert rotation.returncode == -signal.SIGKILL, f"it never said {moment!r}"
+
+
+@pytest.mark.parametrize(
+    ("secret", "moment"),
+    [
+        ("jwt", "replacing the backends: 2 of 2"),
+        ("jwt", "2 of 2: the new key signs"),
+        ("postgres", "replacing the backends: 1 of 2"),
+    ],
+)
+def test_a_rotation_that_was_killed_is_ended_by_the_next(whole: Stack, secret: str, moment: str) -> None:
+    old = lines(whole, FILES[secret])
+
+    with steady_load(whole.base_url) as load:
+        interrupted(whole, secret, moment)
+        said = init(whole, "--rotate", secret).stderr
+
+    assert "going on with a rotation that was interrupted" in said
+    assert_nothing_was_lost(whole, load)
+    kept = lines(whole, FILES[secret])
+    assert kept[0] not in old
+    assert kept[1:] == (old if secret == "jwt" else [])
+
+
+@pytest.mark.parametrize("secret", ["jwt", "django", "postgres"])
+def test_nothing_is_rotated_where_nothing_runs(stack: Stack, tmp_path: Path, secret: str) -> None:
+    run("cp", "-r", *(str(stack.checkout / name) for name in ("scripts", "env.example")), str(tmp_path))
+    for compose in stack.checkout.glob("docker-compose*.yml"):
+        (tmp_path / compose.name).write_bytes(compose.read_bytes())
+    environment = {**os.environ, "COMPOSE_PROJECT_NAME": f"{stack.name()}-nobody"}
+
+    path = str(tmp_path / "scripts/init")
+    result = run(path, "--rotate", secret, check=False, env=environment)
+
+    assert result.returncode == 1
+    assert "no backend is running" in result.stderr
+    assert len((tmp_path / "secrets" / FILES[secret]).read_text().split()) == 1
