@@ -4,12 +4,13 @@
 # usage: entrypoint.sh           render, test, then run nginx in the foreground
 #        entrypoint.sh --test    render and test only
 #        entrypoint.sh --help    this text
-#        entrypoint.sh --hand-over NUMBER [PREVIOUS]    for ./scripts/deploy, as are the next four: put this image's
+#        entrypoint.sh --hand-over NUMBER [PREVIOUS]    for ./scripts/deploy, as are the next five: put this image's
 #                                configuration and static files, and those static files of PREVIOUS that this image
 #                                lacks, on the volume, for the backends of deployment NUMBER
 #        entrypoint.sh --serve NUMBER         let the running nginx serve what was handed over, without a restart
 #        entrypoint.sh --serving              the number of the deployment that is served, if there is one
 #        entrypoint.sh --drained SECONDS      wait for the requests that nginx took before the last --serve
+#        entrypoint.sh --image                what this image holds, as one word
 #        entrypoint.sh --forget [KEEP...]     remove what was handed over for other deployments
 #
 # Every bad variable is named in one message, without its value, and the exit status is 78 (EX_CONFIG of sysexits.h).
@@ -296,6 +297,7 @@ main() {
       ;;
     --serve/2) serve "$2" ;;
     --serving/1) serving ;;
+    --image/1) image_id ;;
     --drained/2) drained "$2" ;;
     --forget/*) forget "${@:2}" ;;
     --help/1) usage ;;

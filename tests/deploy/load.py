@@ -65,10 +65,10 @@ class Load:
     half make a new one for each request.
     """
 
-    def __init__(self, stack: Stack, seed: int | None = None) -> None:
+    def __init__(self, stack: Stack, seed: int) -> None:
         self.stack = stack
         self.run = uuid4().hex[:8]
-        self.seed = random.randrange(2**32) if seed is None else seed
+        self.seed = seed
         self.ledgers = [Ledger() for _ in range(CLIENTS)]
         self._accounts = [Account(stack.base_url, number) for number in range(PEOPLE)]
         self._stop = threading.Event()
