@@ -619,8 +619,8 @@ class Environment:
         readers=("compose", "scripts"),
     )
     NGINX_RELEASE = OptionalVariable(
-        "The tag of the image that the nginx container was made of, where it is not RELEASE: ./scripts/deploy hands newer"
-        " releases over to the container that runs, and writes this.",
+        "The tag of the image that the nginx container was made of, where it is not RELEASE: ./scripts/deploy hands"
+        " newer releases over to the container that runs, and writes this.",
         parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
         accepts="an image tag",
         example="local",

@@ -9,12 +9,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.load import Load
 from tests.stack.containers import Result, Stack, docker, eventually, run
+from tests.stack.people import connect
 
 DEPLOYMENT_SECONDS = 400
 IMAGES = ("backend", "nginx")
@@ -74,14 +76,8 @@ class Site:
 
     def static_files(self) -> set[str]:
         """Return which releases' own static files are served, of those that were made."""
-        with self.stack_client() as client:
-            return {tag for tag in self.made if client.get(f"/static/{tag}.txt").status_code == 200}
-
-    def stack_client(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        """Return a client of the published port."""
-        from tests.stack.people import connect
-
-        return connect(self.stack.base_url)
+        with connect(self.stack.base_url) as client:
+            return {tag for tag in self.made if client.get(f"/static/{tag}.txt").status_code == HTTPStatus.OK}
 
     def variables(self) -> dict[str, str]:
         """Return what .env says."""
@@ -149,7 +145,7 @@ def remove(site: Site) -> None:
 @pytest.fixture
 def seed() -> int:
     """What decides about everything random; given by SEED, or new, and shown where a test fails."""
-    seed = int(os.environ.get("SEED", random.randrange(2**32)))
+    seed = int(os.environ.get("SEED", random.randrange(2**32)))  # noqa: S311
     print(f"SEED={seed}")
     return seed
 

@@ -100,7 +100,13 @@ class Load:
 
     def assert_whole(self) -> None:
         """Fail unless every request was answered, and every confirmed row is there, once."""
-        assert self.failures == [], f"{len(self.failures)} of {self.asked} requests failed (seed {self.seed})"
+        assert self.failures == [], "\n".join(
+            [
+                f"{len(self.failures)} of {self.asked} requests failed (seed {self.seed}):",
+                *self.failures,
+                *self._logged(),
+            ]
+        )
         acknowledged = Counter(name for ledger in self.ledgers for name in ledger.acknowledged)
         select = f"SELECT description FROM transactions_transaction WHERE description LIKE 'load-{self.run}-%'"  # noqa: S608
         stored = Counter(self.stack.sql(select).stdout.split())
@@ -108,6 +114,11 @@ class Load:
         assert stored == acknowledged, (
             f"lost: {sorted(acknowledged - stored)[:5]}, too many: {sorted(stored - acknowledged)[:5]}"
         )
+
+    def _logged(self) -> list[str]:
+        """Return what nginx has logged of the requests that failed with an answer."""
+        ids = {failure.rpartition(" ")[2] for failure in self.failures}
+        return [line for line in self.stack.logs("nginx").splitlines() if any(one in line for one in ids)]
 
     def _work(self, number: int) -> None:
         ledger, account = self.ledgers[number], self._accounts[number % PEOPLE]
@@ -134,7 +145,9 @@ class Load:
                 answer = connection.getresponse()
                 body = answer.read()
                 if answer.status != (HTTPStatus.OK if kind == "GET" else HTTPStatus.CREATED):
-                    ledger.failures.append(f"{began} {kind} {row}: {answer.status} {body[:200]!r}")
+                    ledger.failures.append(
+                        f"{began} {kind} {row}: {answer.status} {body[:200]!r} {answer.getheader('X-Request-ID')}"
+                    )
                 elif kind != "GET":
                     ledger.acknowledged.append(row)
             except (OSError, http.client.HTTPException) as error:
