@@ -15,7 +15,7 @@ from django.db import connection, migrations, models
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
-from django_migration_linter.sql_analyser import analyse_sql_statements, get_sql_analyser_class
+from django_migration_linter.sql_analyser.analyser import analyse_sql_statements, get_sql_analyser_class
 
 APPS = {"accounts", "transactions"}
 LOADER = MigrationLoader(None)
@@ -30,7 +30,7 @@ def complaints(sql: str) -> set[str]:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("app", "name"), MIGRATIONS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("app", "name"), MIGRATIONS, ids=str)
 def test_migration_suits_the_release_before_or_says_why_not(app: str, name: str) -> None:
     sql = StringIO()
     call_command("sqlmigrate", app, name, stdout=sql)
@@ -46,8 +46,7 @@ def test_migration_suits_the_release_before_or_says_why_not(app: str, name: str)
 
 def sql_of(*operations: Operation) -> str:
     """Return the SQL of a migration with these operations, on the first schema of the ledger."""
-    migration = Migration("0002_sample", "transactions")
-    migration.operations = list(operations)
+    migration = type("Sample", (Migration,), {"operations": list(operations)})("0002_sample", "transactions")
     with connection.schema_editor(collect_sql=True) as editor:
         migration.apply(LOADER.project_state(("transactions", "0001_initial")), editor, collect_sql=True)
     return "\n".join(editor.collected_sql)
