@@ -5,6 +5,14 @@
 #        entrypoint.sh --test    render and test only
 #        entrypoint.sh --certificate   for how many days the certificate that is served lasts, and until when
 #        entrypoint.sh --help    this text
+#        entrypoint.sh --hand-over NUMBER [PREVIOUS]    for ./scripts/deploy, as are the next five: put this image's
+#                                configuration and static files, and those static files of PREVIOUS that this image
+#                                lacks, on the volume, for the backends of deployment NUMBER
+#        entrypoint.sh --serve NUMBER         let the running nginx serve what was handed over, without a restart
+#        entrypoint.sh --serving              the number of the deployment that is served, if there is one
+#        entrypoint.sh --drained SECONDS      wait for the requests that nginx took before the last --serve
+#        entrypoint.sh --image                what this image holds, as one word
+#        entrypoint.sh --forget [KEEP...]     remove what was handed over for other deployments
 #
 # Every bad variable is named in one message, without its value, and the exit status is 78 (EX_CONFIG of sysexits.h).
 # The accepted values are those of backend/config/env.py, which declares the same variables for the whole stack.
@@ -19,9 +27,20 @@ readonly SOURCE=/etc/nginx
 readonly RENDERED=/tmp/nginx
 # Also in snippets/certificate.conf. Not below RENDERED, whose files may be shown.
 readonly TLS=/tmp/tls
+# What is being checked; of this process, since a deployment may check at the moment at which a certificate is replaced.
+readonly PAIR=$TLS/pair.$$
 # Where Compose mounts the folders of TLS_CERT_FILE and TLS_KEY_FILE (docker-compose.listeners.yml).
 readonly TLS_SOURCES=/run/tls
 readonly TLS_CHECK_SECONDS=20
+# The configuration that nginx reads: a link, so that a reload can mean another one. To /etc/nginx, or to what a
+# deployment has handed over (docs/decisions/0030).
+readonly LIVE=/tmp/nginx/live
+# A volume: it must outlive a restart of this container.
+readonly HANDED_OVER=/srv/nginx
+readonly STATIC=/usr/share/nginx
+# In servers/health.conf.
+readonly DEPLOYMENT_URL=http://127.0.0.1:8081/deployment
+readonly RELOAD_SECONDS=15
 readonly EX_USAGE=64
 readonly EX_CONFIG=78
 
@@ -47,7 +66,7 @@ complaints=()
 tls=false
 
 usage() {
-  sed -n '2,7s/^# \{0,1\}//p' "$0"
+  sed -n '2,${/^#/!q; s/^# \{0,1\}//; p}' "$0"
 }
 
 # check_whole NAME DEFAULT MINIMUM MAXIMUM: a missing variable takes its default, an empty one is a mistake.
@@ -126,10 +145,10 @@ check_tls() {
   check_pair
 }
 
-# check_pair: copies what the operator's files hold now into $TLS/pair.new, and adds to the complaints what is wrong
+# check_pair: copies what the operator's files hold now into $PAIR, and adds to the complaints what is wrong
 # with it. The copy is what is checked and what is served: no replacement can come in between.
 check_pair() {
-  local before=${#complaints[@]} certificate=$TLS/certificate.new key=$TLS/key.new
+  local before=${#complaints[@]} certificate=$TLS/certificate.$$ key=$TLS/key.$$
   (umask 077 && mkdir -p "$TLS")
   copy_file TLS_CERT_FILE "$TLS_SOURCES/certificate" "$certificate"
   copy_file TLS_KEY_FILE "$TLS_SOURCES/key" "$key"
@@ -188,25 +207,25 @@ check_together() {
     complaints+=('TLS_KEY_FILE is not the key of the certificate in TLS_CERT_FILE: give the two that belong together.')
     return
   fi
-  (umask 077 && { cat "$1" && echo && cat "$2"; } >"$TLS/pair.new")
-  cat >"$TLS/check.conf" <<CONFIGURATION
-pid $TLS/check.pid;
+  (umask 077 && { cat "$1" && echo && cat "$2"; } >"$PAIR")
+  cat >"$PAIR.conf" <<CONFIGURATION
+pid $PAIR.pid;
 events {}
 http {
     access_log off;
     include $SOURCE/snippets/temporary-files.conf;
     server {
-        listen unix:$TLS/check.sock ssl;
-        ssl_certificate $TLS/pair.new;
-        ssl_certificate_key $TLS/pair.new;
+        listen unix:$PAIR.sock ssl;
+        ssl_certificate $PAIR;
+        ssl_certificate_key $PAIR;
     }
 }
 CONFIGURATION
   local refusal
-  if ! refusal=$(nginx -e stderr -t -q -c "$TLS/check.conf" 2>&1); then
+  if ! refusal=$(nginx -e stderr -t -q -c "$PAIR.conf" 2>&1); then
     complaints+=("TLS_CERT_FILE and TLS_KEY_FILE are refused by nginx: ${refusal%%$'\n'*}")
   fi
-  rm -f "$TLS/check.conf" "$TLS/check.sock"
+  rm -f "$PAIR.conf" "$PAIR.sock"
 }
 
 # date_of CERTIFICATE OPTION: in seconds since 1970.
@@ -215,7 +234,7 @@ date_of() { date --utc --date "$(openssl x509 -in "$1" -noout "$2" | cut -d = -f
 as_date() { date --utc --date "@$1" '+%Y-%m-%d %H:%M UTC'; }
 
 # serve_pair: from the next handshake on. One rename, so that no handshake reads half of it.
-serve_pair() { mv "$TLS/pair.new" "$TLS/pair.pem"; }
+serve_pair() { mv "$PAIR" "$TLS/pair.pem"; }
 
 # watch_pair MASTER: for as long as that process is there. A pair that is refused is said once, not three times a minute.
 watch_pair() {
@@ -282,21 +301,32 @@ check_variables() {
 }
 
 render() {
-  local template
   if ! mkdir -p "$RENDERED/servers" "$RENDERED/snippets"; then
     echo "nginx does not start: $RENDERED cannot be written. Give the container a tmpfs on /tmp." >&2
     exit "$EX_CONFIG"
   fi
-  for template in "${TEMPLATES[@]}"; do
-    envsubst "$SUBSTITUTED" <"$SOURCE/$template.template" >"$RENDERED/$template.new"
-    mv "$RENDERED/$template.new" "$RENDERED/$template"
+  render_templates "$SOURCE" "$RENDERED" "${TEMPLATES[@]}"
+  render_tls_templates "$SOURCE" "$RENDERED" "${TLS_TEMPLATES[@]}"
+}
+
+# render_templates FROM INTO TEMPLATE...
+render_templates() {
+  local from=$1 into=$2 template
+  for template in "${@:3}"; do
+    envsubst "$SUBSTITUTED" <"$from/$template.template" >"$into/$template.new"
+    mv "$into/$template.new" "$into/$template"
   done
-  for template in "${TLS_TEMPLATES[@]}"; do
-    if [[ $tls == true ]]; then
-      envsubst "$SUBSTITUTED" <"$SOURCE/$template.template" >"$RENDERED/$template"
-    else
-      : >"$RENDERED/$template"
-    fi
+}
+
+# render_tls_templates FROM INTO TEMPLATE...
+render_tls_templates() {
+  local template
+  if [[ $tls == true ]]; then
+    render_templates "$@"
+    return
+  fi
+  for template in "${@:3}"; do
+    : >"$2/$template"
   done
 }
 
@@ -308,35 +338,166 @@ test_configuration() {
   fi
 }
 
+# choose_live: what this container served before it was restarted; with the present variables, what another container of
+# this image served; and what this image holds, if that is another one or nothing was handed over.
+choose_live() {
+  local container image number
+  make_live "$SOURCE"
+  [[ -r $HANDED_OVER/served ]] && read -r container image number <"$HANDED_OVER/served" || return 0
+  is_complete "$number" && [[ $image == "$(image_id)" ]] || return 0
+  if [[ $container != "$HOSTNAME" ]]; then
+    local -a templates
+    mapfile -t templates <"$HANDED_OVER/$number/templates"
+    render_templates "$HANDED_OVER/$number" "$HANDED_OVER/$number/rendered" "${templates[@]}"
+    mapfile -t templates <"$HANDED_OVER/$number/tls-templates"
+    render_tls_templates "$HANDED_OVER/$number" "$HANDED_OVER/$number/rendered" "${templates[@]}"
+  fi
+  accepts "$HANDED_OVER/$number" || return 0
+  make_live "$HANDED_OVER/$number"
+  note_served "$number"
+}
+
+image_id() {
+  (find "$SOURCE" -type f -exec sha256sum {} + && find "$STATIC" -type f) | LC_ALL=C sort | sha256sum | head -c 16
+}
+
+note_served() {
+  echo "$HOSTNAME $(image_id) $1" >"$HANDED_OVER/served.new"
+  mv "$HANDED_OVER/served.new" "$HANDED_OVER/served"
+}
+
+make_live() {
+  ln -sfn "$1" "$LIVE.new"
+  mv -T "$LIVE.new" "$LIVE"
+}
+
+is_complete() { [[ -e $HANDED_OVER/$1/complete ]]; }
+
+accepts() { nginx -e stderr -t -q -c "$1/nginx.conf"; }
+
+refuse() {
+  echo "nginx: $1" >&2
+  exit 1
+}
+
+# number WORD: the names of folders and of hosts are made of it.
+number() { [[ ${1-} =~ ^[0-9]{1,9}$ ]] || refuse "the number of a deployment must be 1 to 9 digits."; }
+
+# hand_over NUMBER [PREVIOUS]: a whole configuration of its own, with no path into this image, since another image's
+# nginx will read it.
+hand_over() {
+  local tree=$HANDED_OVER/$1 previous=${2:+$HANDED_OVER/$2}
+  rm -rf "$tree"
+  mkdir -p "$tree/public"
+  cp -r "$SOURCE/." "$tree"
+  cp -r "$RENDERED" "$tree/rendered"
+  rm -f "$tree/rendered/live"
+  printf '%s\n' "${TEMPLATES[@]}" >"$tree/templates"
+  printf '%s\n' "${TLS_TEMPLATES[@]}" >"$tree/tls-templates"
+  cp -r "$STATIC/static" "$tree/public/static"
+  (cd "$tree/public" && find static -type f) | LC_ALL=C sort >"$tree/static-files"
+  find "$tree" \( -name '*.conf' -o -name '*.template' \) -exec sed -i \
+    -e "s|$RENDERED/|$tree/rendered/|" -e "s|^root $STATIC;|root $tree/public;|" {} +
+  # The backends of this deployment; any, should there be none of them. And the answer to --serving.
+  sed -i -e "s|^\( *\)server backend:8000 \(.*\);|\1server backend-$1:8000 \2;\n\1server backend:8000 \2 backup;|" \
+    -e "s|^\( *\)default \"no deployment\";|\1default \"$1\";|" "$tree/snippets/upstream.conf"
+  if ! grep -q "server backend-$1:8000 " "$tree/snippets/upstream.conf" ||
+    ! grep -q "default \"$1\";" "$tree/snippets/upstream.conf" ||
+    grep -rqE --include='*.conf*' "^[^#]*($RENDERED/|$STATIC;)" "$tree"; then
+    refuse "the configuration cannot be handed over: hand_over in nginx/entrypoint.sh does not know its lines."
+  fi
+  # Pages that the previous release has made name its static files.
+  if [[ -n $previous && -e $previous/static-files ]]; then
+    local file
+    while read -r file; do
+      [[ ! -e $tree/public/$file ]] || continue
+      mkdir -p "$tree/public/${file%/*}"
+      ln "$previous/public/$file" "$tree/public/$file"
+    done <"$previous/static-files"
+  fi
+  accepts "$tree" || refuse 'the configuration was not handed over: the lines above say what this nginx refuses in it.'
+  touch "$tree/complete"
+}
+
+serve() {
+  local tree=$HANDED_OVER/$1 deadline=$((SECONDS + RELOAD_SECONDS))
+  is_complete "$1" || refuse "nothing was handed over for deployment $1."
+  accepts "$tree" || refuse 'the lines above say what the nginx that runs refuses; it goes on as before.'
+  make_live "$tree"
+  note_served "$1"
+  nginx -e stderr -c "$LIVE/nginx.conf" -s reload
+  until [[ $(serving) == "$1" ]]; do
+    ((SECONDS < deadline)) || refuse "nginx did not begin to serve deployment $1; its log says why."
+    sleep 0.2
+  done
+}
+
+serving() {
+  local answer
+  answer=$(curl -fsS --max-time 5 "$DEPLOYMENT_URL") || refuse 'nginx does not answer.'
+  [[ ! $answer =~ ^[0-9]+$ ]] || echo "$answer"
+}
+
+# drained SECONDS: a worker that was told to end says so in its title, and ends with its last request.
+drained() {
+  local deadline=$((SECONDS + $1))
+  # nginx starts the new workers first and tells the old ones 0.1 s later.
+  sleep 1
+  while grep -qsa 'worker process is shutting down' /proc/[0-9]*/cmdline; do
+    ((SECONDS < deadline)) || refuse 'requests from before are still under way.'
+    sleep 0.2
+  done
+}
+
+forget() {
+  local tree number
+  for tree in "$HANDED_OVER"/*/; do
+    number=${tree%/}
+    number=${number##*/}
+    [[ $number =~ ^[0-9]+$ && " $* " != *" $number "* && $(readlink "$LIVE") != "$HANDED_OVER/$number" ]] || continue
+    rm -rf "${HANDED_OVER:?}/$number"
+  done
+}
+
 main() {
-  local run=true
-  case "$*" in
-    '') ;;
-    --test) run=false ;;
-    --certificate)
-      show_certificate
-      return
+  case "${1-}" in
+    --hand-over | --serve | --drained)
+      number "${2-}"
+      [[ -z ${3-} ]] || number "$3"
       ;;
-    --help)
-      usage
-      return
+  esac
+  case "${1-}/$#" in
+    /0)
+      check_variables
+      render
+      test_configuration
+      if [[ $tls == true ]]; then
+        serve_pair
+        # In a process that has already ended, so that it is not a child of what this one becomes.
+        (watch_pair $$ &)
+      fi
+      choose_live
+      exec nginx -e stderr -c "$LIVE/nginx.conf" -g 'daemon off;'
       ;;
+    --test/1 | --hand-over/[23])
+      check_variables
+      render
+      test_configuration
+      rm -f "$PAIR"
+      [[ $1 == --test ]] || hand_over "${@:2}"
+      ;;
+    --serve/2) serve "$2" ;;
+    --serving/1) serving ;;
+    --image/1) image_id ;;
+    --drained/2) drained "$2" ;;
+    --forget/*) forget "${@:2}" ;;
+    --certificate/1) show_certificate ;;
+    --help/1) usage ;;
     *)
       usage >&2
       exit "$EX_USAGE"
       ;;
   esac
-  check_variables
-  render
-  test_configuration
-  if [[ $run == true ]]; then
-    if [[ $tls == true ]]; then
-      serve_pair
-      # In a process that has already ended, so that it is not a child of what this one becomes.
-      (watch_pair $$ &)
-    fi
-    exec nginx -e stderr -g 'daemon off;'
-  fi
 }
 
 main "$@"

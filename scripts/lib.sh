@@ -24,6 +24,7 @@
 #   replace_backends    new backend containers in place of the old, one after another, without a failed request
 #   embedded_runs       does the embedded stack of this checkout run?
 #   address, url        where the API is published
+#   a_host              a name that it answers to
 #   check_configuration refuses a configuration that is wrong
 #   configure_embedded  the variables of the embedded stack
 #   embedded_database   where the database of the embedded stack is, if it runs
@@ -315,6 +316,14 @@ url() {
   else
     printf 'http://%s:%s\n' "$bind" "$(setting HTTP_PORT 8080)"
   fi
+}
+
+# A name that nginx answers to.
+a_host() {
+  local hosts
+  hosts=$(setting DJANGO_ALLOWED_HOSTS localhost)
+  hosts=${hosts%%,*}
+  printf '%s\n' "${hosts#.}"
 }
 
 # The embedded stack has no nginx.

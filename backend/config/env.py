@@ -774,7 +774,30 @@ class Environment:
         parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
         accepts="an image tag",
         default="local",
-        readers=("compose",),
+        readers=("compose", "scripts"),
+    )
+    BACKEND_DEPLOYMENT = Variable(
+        "Which deployment the backend containers belong to. ./scripts/deploy counts it, together with RELEASE.",
+        parse=whole(0, 999_999_999),
+        accepts="0 to 999999999",
+        default="0",
+        readers=("compose", "scripts"),
+    )
+    NGINX_RELEASE = OptionalVariable(
+        "The tag of the image that the nginx container was made of, where it is not RELEASE: ./scripts/deploy hands"
+        " newer releases over to the container that runs, and writes this.",
+        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        accepts="an image tag",
+        example="local",
+        readers=("compose", "scripts"),
+    )
+    DB_RELEASE = OptionalVariable(
+        "The tag of the database's image, where it is not RELEASE: ./scripts/deploy does not replace the database, and"
+        " writes this.",
+        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        accepts="an image tag",
+        example="local",
+        readers=("compose", "scripts"),
     )
     BACKEND_IMAGE = Variable(
         "The name of the backend image, without its tag.",

@@ -112,7 +112,7 @@ def test_nginx_may_finish_its_requests_before_it_is_killed(compose: Compose) -> 
 
     grace = seconds(service(compose, "nginx")["stop_grace_period"])
 
-    assert int(str(Environment.NGINX_UPSTREAM_TIMEOUT_SECONDS.default)) < int(shutdown[1]) < grace
+    assert int(str(Environment.NGINX_UPSTREAM_TIMEOUT_SECONDS.default)) < grace < int(shutdown[1])
 
 
 def test_database_may_finish_its_checkpoint_before_it_is_killed(compose: Compose) -> None:
@@ -153,7 +153,7 @@ def test_database_is_reached_over_a_network_of_its_own(compose: Compose) -> None
     assert networks == {
         "db": ["data"],
         "migrate": ["data"],
-        "backend": ["application", "data"],
+        "backend": {"application": {"aliases": ["backend-${BACKEND_DEPLOYMENT:-0}"]}, "data": {}},
         "upkeep": ["data", "mail"],
         "nginx": ["edge", "application"],
     }
@@ -218,12 +218,17 @@ def test_upkeep_may_hand_a_mail_over_before_it_is_killed(compose: Compose) -> No
     assert seconds(service(compose, "upkeep")["stop_grace_period"]) >= 3 * settings.EMAIL_TIMEOUT
 
 
-def test_only_the_database_has_a_volume_and_it_is_a_named_one(compose: Compose) -> None:
+def test_only_the_database_and_what_nginx_is_handed_over_are_on_volumes_and_both_are_named(compose: Compose) -> None:
     volumes = {name: service(compose, name).get("volumes", []) for name in SERVICES}
 
     assert volumes.pop("db") == ["database:/var/lib/postgresql"]
+    assert volumes.pop("nginx") == ["handover:/srv/nginx"]
     assert set(map(tuple, volumes.values())) == {()}
-    assert list(compose["volumes"]) == ["database"]
+    assert list(compose["volumes"]) == ["database", "handover"]
+
+
+def test_backends_can_be_told_apart_by_their_deployment(compose: Compose) -> None:
+    assert service(compose, "backend")["labels"] == {"transactions.deployment": "${BACKEND_DEPLOYMENT:-0}"}
 
 
 def test_database_guards_its_data(compose: Compose) -> None:
@@ -320,7 +325,11 @@ def test_service_without_its_configuration_stops_and_names_the_command() -> None
 
 
 def test_every_image_has_a_name_that_can_be_changed_and_a_release(compose: Compose) -> None:
+    release = {
+        "db": "${DB_RELEASE:-${RELEASE:-local}}",
+        "nginx": "${NGINX_RELEASE:-${RELEASE:-local}}",
+    }
     for name in SERVICES:
-        assert re.fullmatch(
-            r"\$\{[A-Z_]+_IMAGE:-transactions-\w+\}:\$\{RELEASE:-local\}", service(compose, name)["image"]
-        )
+        image, _colon, tag = service(compose, name)["image"].partition("}:")
+        assert re.fullmatch(r"\$\{[A-Z_]+_IMAGE:-transactions-\w+", image)
+        assert tag == release.get(name, "${RELEASE:-local}")

@@ -152,6 +152,23 @@ class Container:
     def configuration(self) -> Path:
         return self.root / "etc/nginx/nginx.conf"
 
+    @property
+    def live(self) -> Path:
+        """The link to what nginx reads."""
+        return self.root / "tmp/nginx/live"
+
+    def handed_over(self, number: int) -> Path:
+        """What was handed over for the backends of a deployment."""
+        return self.root / "srv/nginx" / str(number)
+
+    def static(self, **files: str) -> None:
+        """Put static files into the image, in place of those that it has."""
+        folder = self.root / "usr/share/nginx/static"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / f"{name}.css").write_text(text)
+
     def start(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", **variables}
         return subprocess.run(
@@ -177,9 +194,9 @@ def container(tmp_path: Path) -> Container:
     for path in (tmp_path / "etc/nginx").rglob("*"):
         if path.is_file():
             text = path.read_text()
-            path.write_text(
-                text.replace("/tmp/nginx", f"{tmp_path}/tmp/nginx").replace("/etc/nginx", f"{tmp_path}/etc/nginx")
-            )
+            for folder in ("/tmp/nginx", "/etc/nginx", "/srv/nginx", "/usr/share/nginx"):
+                text = text.replace(folder, f"{tmp_path}{folder}")
+            path.write_text(text)
     # The base image brings it.
     (tmp_path / "etc/nginx/mime.types").write_text("types { text/css css; }\n")
     (tmp_path / "bin").mkdir()
@@ -199,7 +216,8 @@ def test_entrypoint_renders_the_defaults_and_becomes_nginx(container: Container)
 
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert container.calls() == ["-e stderr -t -q", "-e stderr -g daemon off;"]
+    assert container.calls() == ["-e stderr -t -q", f"-e stderr -c {container.live}/nginx.conf -g daemon off;"]
+    assert container.live.readlink() == container.configuration.parent
     assert "server_name localhost .example.com 127.0.0.1 [::1];" in container.rendered("servers/http.conf")
     assert "worker_processes 2;" in container.rendered("snippets/workers.conf")
     assert "client_max_body_size 1024k;" in container.rendered("snippets/request-body.conf")
@@ -208,6 +226,91 @@ def test_entrypoint_renders_the_defaults_and_becomes_nginx(container: Container)
     assert "limit_conn connections_per_address 100;" in per_address
     assert "$binary_remote_addr" in per_address, "a variable of nginx's own was replaced"
     assert "zone=authentication:10m rate=30r/m;" in container.rendered("snippets/auth-rate.conf")
+
+
+def test_what_is_handed_over_needs_nothing_of_the_image_that_it_came_from(container: Container) -> None:
+    container.static(one="a {}")
+
+    result = container.start("--hand-over", "7", DJANGO_ALLOWED_HOSTS="localhost")
+
+    tree = container.handed_over(7)
+    assert result.returncode == 0, result.stderr
+    assert container.calls()[-1] == f"-e stderr -t -q -c {tree}/nginx.conf"
+    assert (tree / "public/static/one.css").read_text() == "a {}"
+    assert f"root {tree}/public;" in (tree / "snippets/static-files.conf").read_text()
+    directives = [line for path in tree.rglob("*.conf") for line in path.read_text().splitlines() if line[:1] != "#"]
+    included = [line.split()[1] for line in directives if line.strip().startswith("include /")]
+    assert len(included) >= 6
+    assert all(Path(path.rstrip(";")).is_relative_to(tree) for path in included)
+    assert not [line for line in directives if f"{container.root}/etc" in line or f"{container.root}/usr" in line]
+
+
+def test_what_is_handed_over_is_for_the_backends_of_one_deployment(container: Container) -> None:
+    container.static()
+    container.start("--hand-over", "7", DJANGO_ALLOWED_HOSTS="localhost")
+
+    upstream = container.handed_over(7) / "snippets/upstream.conf"
+    servers = [d for top in parse(upstream) for d in top.walk() if d.name == "server"]
+    assert [d.arguments for d in servers] == [
+        ["backend-7:8000", "resolve", "max_fails=0"],
+        ["backend:8000", "resolve", "max_fails=0", "backup"],
+    ]
+    assert '    default "7";' in upstream.read_text().splitlines()
+
+
+def test_static_files_of_the_release_before_are_handed_over_too_and_those_before_it_are_not(
+    container: Container,
+) -> None:
+    for number, files in enumerate([{"first": "1"}, {"second": "2", "both": "2"}, {"third": "3", "both": "3"}]):
+        container.static(**files)
+        result = container.start("--hand-over", str(number), str(max(number - 1, 0)), DJANGO_ALLOWED_HOSTS="localhost")
+        assert result.returncode == 0, result.stderr
+
+    served = {path.stem: path.read_text() for path in (container.handed_over(2) / "public/static").iterdir()}
+
+    assert served == {"second": "2", "third": "3", "both": "3"}
+
+
+@pytest.mark.parametrize("number", ["", "x", "../7", "1 2"])
+def test_a_deployment_has_a_number_and_nothing_else(container: Container, number: str) -> None:
+    result = container.start("--hand-over", number, DJANGO_ALLOWED_HOSTS="localhost")
+
+    assert result.returncode == 1
+    assert not (container.root / "srv").exists()
+
+
+def test_a_configuration_that_nginx_refuses_is_not_handed_over(container: Container) -> None:
+    container.static()
+    (container.root / "bin/nginx").write_text('#!/bin/sh\ncase "$*" in *srv/nginx*) exit 1 ;; esac\n')
+
+    result = container.start("--hand-over", "7", DJANGO_ALLOWED_HOSTS="localhost")
+
+    assert result.returncode == 1
+    assert "not handed over" in result.stderr
+    assert not (container.handed_over(7) / "complete").exists()
+
+
+def test_a_container_that_is_restarted_serves_what_it_served(container: Container) -> None:
+    container.static(one="")
+    container.start("--hand-over", "7", DJANGO_ALLOWED_HOSTS="localhost", NGINX_CLIENT_MAX_BODY_KB="7")
+    record = container.root / "srv/nginx/served"
+    identity = container.start("--image", DJANGO_ALLOWED_HOSTS="localhost").stdout.strip()
+
+    record.write_text(f"this {identity} 7\n")
+    container.start(DJANGO_ALLOWED_HOSTS="localhost", HOSTNAME="this", NGINX_CLIENT_MAX_BODY_KB="8")
+    restarted = (container.live.readlink(), (container.live / "rendered/snippets/request-body.conf").read_text())
+
+    container.start(DJANGO_ALLOWED_HOSTS="localhost", HOSTNAME="another", NGINX_CLIENT_MAX_BODY_KB="8")
+    made_anew = (container.live.readlink(), (container.live / "rendered/snippets/request-body.conf").read_text())
+
+    container.static(two="")
+    container.start(DJANGO_ALLOWED_HOSTS="localhost", HOSTNAME="another", NGINX_CLIENT_MAX_BODY_KB="8")
+    of_another_image = container.live.readlink()
+
+    assert restarted[0] == made_anew[0] == container.handed_over(7)
+    assert "client_max_body_size 7k;" in restarted[1]
+    assert "client_max_body_size 8k;" in made_anew[1], "it does not follow the variables of the new container"
+    assert of_another_image == container.configuration.parent
 
 
 def test_entrypoint_test_mode_does_not_start_nginx(container: Container) -> None:

@@ -55,7 +55,7 @@ def files(checkout: Path) -> set[str]:
 
 
 def test_verbs_of_the_first_days_are_there() -> None:
-    assert {"up", "down", "test", "init", "install-docker", "build-base-images"} <= set(SCRIPTS)
+    assert {"up", "down", "test", "init", "deploy", "rollback", "install-docker", "build-base-images"} <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -88,7 +88,7 @@ def test_script_explains_itself(checkout: Path, name: str, option: str) -> None:
 @pytest.mark.parametrize(
     ("name", "argument"),
     [(name, "--no-such-option") for name in SCRIPTS]
-    + [(name, "no-such-argument") for name in SCRIPTS if name not in HANDS_ON],
+    + [(name, "no such argument") for name in SCRIPTS if name not in HANDS_ON],
 )
 def test_script_refuses_what_it_does_not_know_and_does_nothing(checkout: Path, name: str, argument: str) -> None:
     before = files(checkout)
@@ -119,9 +119,7 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 
 
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
-def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(
-    checkout: Path, ci: str, status: int
-) -> None:
+def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(checkout: Path, ci: str, status: int) -> None:
     shutil.copytree(ROOT / "backend", checkout / "backend", ignore=shutil.ignore_patterns("static", "*cache*"))
     (checkout / "var").mkdir()
     (checkout / "var/venv").symlink_to(ROOT / "var/venv")
@@ -311,3 +309,49 @@ def test_down_with_volumes_asks_first_and_without_a_terminal_does_nothing(checko
     assert done.returncode == 1
     assert "next: add --yes" in done.stderr
     assert data.exists()
+
+
+# deploy, rollback -----------------------------------------------------------------------------------------------------
+
+
+def history(checkout: Path, *entries: str) -> None:
+    """Write var/releases.log; an entry is the action, the release and the outcome."""
+    lines = [entry.split(maxsplit=2) for entry in entries]
+    text = "".join(
+        f"2026-11-23T10:00:00Z\t{action}\t{number}\t{release}\t{outcome}\n"
+        for number, (action, release, outcome) in enumerate(lines)
+    )
+    (checkout / "var").mkdir()
+    (checkout / "var/releases.log").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["up a in service", "deploy b in service"], "a"),
+        (["up a in service", "deploy b in service", "deploy c started", "deploy c failed: x"], "a"),
+        (["up a in service", "deploy b in service", "deploy b in service"], "a"),
+        (["up a in service", "deploy b in service", "deploy c in service", "rollback b in service"], "a"),
+        (["up a in service", "deploy b in service", "rollback a in service", "deploy c in service"], "a"),
+        (["up a in service", "deploy b in service", "recovered b in service", "deploy c in service; the end"], "b"),
+    ],
+)
+def test_rollback_takes_the_release_before_the_one_in_service(
+    checkout: Path, entries: list[str], expected: str
+) -> None:
+    history(checkout, *entries)
+    (checkout / "scripts/deploy").write_text('#!/usr/bin/env bash\necho "$@"\n')
+
+    done = run(checkout, "rollback", "--plan")
+
+    assert done.stdout == f"--rollback --plan {expected}\n", done.stderr
+
+
+@pytest.mark.parametrize("entries", [[], ["up a in service"], ["up a in service", "deploy b failed: x"]])
+def test_rollback_without_a_release_before_says_what_to_do(checkout: Path, entries: list[str]) -> None:
+    history(checkout, *entries)
+
+    done = run(checkout, "rollback")
+
+    assert done.returncode == 1
+    assert "next: ./scripts/deploy RELEASE" in done.stderr

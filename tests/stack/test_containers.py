@@ -37,7 +37,7 @@ SECRETS = {
     "upkeep": {"django_secret_key", "jwt_signing_key", "postgres_app_password", "email_url"},
     "nginx": set(),
 }
-VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": set()}
+VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": {"/srv/nginx"}}
 IMAGES = ("db", "backend", "nginx")
 
 
@@ -228,14 +228,14 @@ def test_a_secret_is_mounted_only_where_it_is_read(service: str, stack: Stack, c
             assert Path(mount["Source"]).parent == checkout / "secrets"
 
 
-def test_only_the_database_has_a_volume(service: str, stack: Stack) -> None:
+def test_only_the_database_and_what_nginx_is_handed_over_are_on_volumes(service: str, stack: Stack) -> None:
     for container in stack.containers(service):
         volumes = {
             mount["Destination"]: mount["Name"] for mount in container.inspect()["Mounts"] if mount["Type"] == "volume"
         }
 
         assert volumes.keys() == VOLUMES[service]
-        assert set(volumes.values()) <= {f"{stack.name()}_database"}
+        assert set(volumes.values()) <= {f"{stack.name()}_{name}" for name in ("database", "handover")}
 
 
 def test_docker_inspect_shows_no_secret(service: str, stack: Stack, secrets: dict[str, str]) -> None:

@@ -1,0 +1,165 @@
+"""A stack of its own, which is deployed to as an operator would, and releases that are real images."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.load import Load
+from tests.stack.containers import Result, Stack, docker, eventually, run
+from tests.stack.people import connect
+
+DEPLOYMENT_SECONDS = 400
+IMAGES = ("backend", "nginx")
+
+
+@dataclass
+class Site:
+    """A running stack with its checkout, and the releases that were made for it."""
+
+    stack: Stack
+    first: str
+    """The release that it was started with."""
+    made: list[str] = field(default_factory=list)
+
+    def script(self, name: str, *arguments: str, check: bool = True) -> Result:
+        """Run one of the checkout's scripts, without a terminal."""
+        return run(
+            str(self.stack.checkout / "scripts" / name),
+            *arguments,
+            check=check,
+            timeout=DEPLOYMENT_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def begin(self, name: str, *arguments: str) -> "subprocess.Popen[str]":
+        """Start one of the checkout's scripts, and leave it running."""
+        return subprocess.Popen(
+            [self.stack.checkout / "scripts" / name, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def release(self, backend: str = "", nginx: str = "") -> str:
+        """Make a release: the images of the first one, with a few more lines of Dockerfile."""
+        tag = f"{self.first}-{len(self.made) + 2}"
+        self.made.append(tag)
+        static = f"RUN echo {tag} > /usr/share/nginx/static/{tag}.txt"
+        lines = {
+            "backend": ["USER 0", f"RUN echo {tag} > /app/RELEASE", backend, "USER 10001:10001"],
+            "nginx": ["USER 0", static, nginx, "USER 101:101"],
+        }
+        for image in IMAGES:
+            text = "\n".join([f"FROM transactions-{image}:{self.first}", *filter(None, lines[image])])
+            run("docker", "build", "--quiet", "--tag", f"transactions-{image}:{tag}", "-", input=text, timeout=120)
+        return tag
+
+    def backends(self) -> list[str]:
+        """Return the releases of the backends that run."""
+        return self.running("backend")
+
+    def running(self, service: str) -> list[str]:
+        """Return the releases of the containers of ``service`` that run."""
+        shown = self.stack.compose("ps", "--format", "{{.Image}}", service).stdout.split()
+        return sorted(image.rpartition(":")[2] for image in shown)
+
+    def static_files(self) -> set[str]:
+        """Return which releases' own static files are served, of those that were made."""
+        with connect(self.stack.base_url) as client:
+            return {tag for tag in self.made if client.get(f"/static/{tag}.txt").status_code == HTTPStatus.OK}
+
+    def variables(self) -> dict[str, str]:
+        """Return what .env says."""
+        lines = (self.stack.checkout / ".env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+    def history(self) -> list[list[str]]:
+        """Return var/releases.log, without the times."""
+        path = self.stack.checkout / "var/releases.log"
+        return [line.split("\t")[1:] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def nginx_id(self) -> str:
+        """Return what changes when the nginx container is made anew or restarted."""
+        nginx = self.stack.container("nginx")
+        return f"{nginx.id} {nginx.inspect()['State']['StartedAt']}"
+
+    def assert_serves(self, release: str) -> None:
+        """Fail unless ``release`` serves, whole, and nothing else is left."""
+        assert self.backends() == [release] * 2
+        assert self.running("upkeep") == [release]
+        assert self.variables()["RELEASE"] == release
+        if release != self.first:
+            assert release in self.static_files()
+        left = self.stack.compose("ps", "--all", "--format", "{{.Service}} {{.State}}", "backend").stdout.split("\n")
+        assert left == ["backend running"] * 2 + [""]
+
+
+@pytest.fixture(scope="session")
+def site(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The images of the stack that ./scripts/test has built, as the first release of another stack."""
+    first = os.environ.pop("RELEASE")
+    name = f"{os.environ.pop('COMPOSE_PROJECT_NAME')}-deploy"
+    os.environ.pop("HTTP_PORT")
+    folder = tmp_path_factory.mktemp("site") / "checkout"
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".env", "secrets", "var"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run(str(folder / "scripts/init"))
+    with (folder / ".env").open("a") as file:
+        file.write(f"\nCOMPOSE_PROJECT_NAME={name}\nRELEASE={first}\nHTTP_PORT={port}\nNGINX_AUTH_RATE=99999r/s\n")
+    site = Site(Stack(folder, f"http://127.0.0.1:{port}"), first)
+    remove(site)
+    try:
+        site.stack.compose("up", "--detach", "--no-build", "--wait", timeout=240)
+        eventually(site.stack.is_ready, within=30, what="the stack is ready")
+        yield site
+        if os.environ.get("KEEP") == "true":
+            return
+    finally:
+        if os.environ.get("KEEP") != "true":
+            remove(site)
+
+
+def remove(site: Site) -> None:
+    """Remove the stack, and every release of it, also those of a run that was killed."""
+    project = ("--filter", f"label=com.docker.compose.project={site.stack.name()}")
+    for container in docker("ps", "--all", "--quiet", *project).stdout.split():
+        docker("rm", "--force", "--volumes", container, check=False)
+    site.stack.compose("down", "--volumes", "--timeout", "0", check=False)
+    reference = ("--filter", f"reference=transactions-*:{site.first}-*")
+    for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *reference).stdout.split():
+        docker("image", "rm", "--force", image, check=False)
+
+
+@pytest.fixture
+def seed() -> int:
+    """What decides about everything random; given by SEED, or new, and shown where a test fails."""
+    seed = int(os.environ.get("SEED", random.randrange(2**32)))  # noqa: S311
+    print(f"SEED={seed}")
+    return seed
+
+
+@pytest.fixture
+def load(site: Site, seed: int) -> Iterator[Load]:
+    """Constant load during the test; afterwards, nothing may have failed, been lost or been written twice."""
+    with Load(site.stack, seed) as load:
+        yield load
+    load.assert_whole()
+
+
+def kill_at_once(process: "subprocess.Popen[str]") -> None:
+    """End the script as an operator's mistake or the kernel would: without a chance to clear up."""
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    time.sleep(0.5)

@@ -1,0 +1,202 @@
+"""./scripts/deploy and ./scripts/rollback under constant load: nobody notices, whatever goes wrong.
+
+DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5 KILLS=10.
+"""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.deploy.conftest import Site, kill_at_once
+from tests.deploy.load import Load
+from tests.stack.containers import eventually
+
+DEPLOYS = int(os.environ.get("DEPLOYS", "3"))
+ROLLBACKS = int(os.environ.get("ROLLBACKS", "1"))
+KILLS = int(os.environ.get("KILLS", "2"))
+ONE_SECONDS = 180
+"""The longest that one deployment takes on a machine that has other things to do."""
+
+pytestmark = pytest.mark.timeout(ONE_SECONDS * 3)
+
+CRASHES = "RUN echo 'raise RuntimeError(\"broken on purpose\")' >> /app/config/wsgi.py"
+CANNOT_START = "RUN echo 'raise RuntimeError(\"broken on purpose\")' >> /app/config/settings.py"
+ANSWERS_500 = r"""RUN printf '%s\n' 'healthy = application' 'def application(environ, start_response):' \
+    '    if environ["PATH_INFO"].startswith("/api"):' \
+    '        start_response("500 Broken", [("Content-Length", "0")])' \
+    '        return [b""]' \
+    '    return healthy(environ, start_response)' >> /app/config/wsgi.py"""
+BAD_MIGRATION = r"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "0004_idempotency")]' \
+    '    operations = [migrations.RunSQL("SELECT broken_on_purpose")]' > /app/transactions/migrations/0999_bad.py"""
+SLOW_TABLE = r"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "0004_idempotency")]' \
+    '    operations = [migrations.RunSQL("ALTER TABLE django_migrations ADD COLUMN note text")]' \
+    > /app/transactions/migrations/0998_note.py"""
+BAD_NGINX = "RUN echo 'broken_on_purpose;' >> /etc/nginx/snippets/compression.conf"
+
+BROKEN = {
+    "it crashes": ({"backend": CRASHES}, "not healthy", "broken on purpose"),
+    "it cannot start": ({"backend": CANNOT_START}, "the application refuses its configuration", "broken on purpose"),
+    "it answers with errors": ({"backend": ANSWERS_500}, "/api/transactions/ of a new backend answered 500", ""),
+    "its migration fails": ({"backend": BAD_MIGRATION}, "a migration failed", "broken_on_purpose"),
+    "nginx refuses it": ({"nginx": BAD_NGINX}, "nginx refuses its configuration", "broken_on_purpose"),
+}
+
+
+def serving(site: Site) -> str:
+    """Return the release in service."""
+    return site.backends()[-1]
+
+
+@pytest.mark.timeout(ONE_SECONDS * (DEPLOYS + ROLLBACKS))
+def test_deployments_and_rollbacks_drop_no_request(site: Site, load: Load) -> None:
+    nginx = site.nginx_id()
+    served = [serving(site)]
+
+    for _ in range(DEPLOYS):
+        served.append(site.release())
+        site.script("deploy", served[-1])
+        site.assert_serves(served[-1])
+    for _ in range(min(ROLLBACKS, DEPLOYS)):
+        served.pop()
+        site.script("rollback")
+        site.assert_serves(served[-1])
+
+    assert site.nginx_id() == nginx, "nginx was restarted"
+    assert load.failures == []
+
+
+def test_what_is_in_service_is_not_deployed_again(site: Site) -> None:
+    release = site.release()
+    site.script("deploy", release)
+    before = site.stack.containers("backend")
+
+    again = site.script("deploy", release)
+
+    assert "nothing to do" in again.stderr
+    assert site.stack.containers("backend") == before
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(site: Site) -> None:
+    release, before = site.release(), (site.stack.containers("backend"), site.variables(), site.history())
+
+    plan = site.script("deploy", "--plan", release).stdout
+
+    assert f"release {before[1]['RELEASE']} (" in plan
+    assert f"release {release} (" in plan
+    assert "beside" in plan
+    assert (site.stack.containers("backend"), site.variables(), site.history()) == before
+
+
+def test_compose_agrees_with_what_was_deployed(site: Site) -> None:
+    site.script("deploy", site.release())
+    servers = ("db", "backend", "upkeep", "nginx")
+    before = {service: site.stack.containers(service) for service in servers}
+
+    site.stack.compose("up", "--detach", "--no-build", "--wait", check=False)
+
+    assert {service: site.stack.containers(service) for service in servers} == before
+
+
+def test_nginx_serves_the_same_after_a_restart(site: Site) -> None:
+    release = site.release()
+    site.script("deploy", release)
+
+    site.stack.compose("restart", "nginx")
+
+    eventually(site.stack.is_ready, within=15, what="nginx serves again")
+    assert release in site.static_files()
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_release_leaves_the_old_one_serving_and_says_what_to_do(fault: str, site: Site, load: Load) -> None:
+    lines, reason, detail = BROKEN[fault]
+    before, broken = serving(site), site.release(**lines)
+
+    done = site.script("deploy", broken, check=False)
+
+    assert done.returncode == 1
+    assert f"release {broken} was not deployed: " in done.stderr
+    assert reason in done.stderr
+    assert detail in done.stderr
+    assert f"release {before} serves as before" in done.stderr
+    assert "\n  next: " in done.stderr
+    site.assert_serves(before)
+    assert site.history()[-1][2] == broken
+    assert site.history()[-1][3].startswith("failed: ")
+    assert load.failures == []
+
+
+def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
+    site.script("deploy", site.release(backend=CRASHES), check=False)
+    good = site.release()
+
+    site.script("deploy", good)
+
+    site.assert_serves(good)
+
+
+def test_a_migration_waits_for_a_table_only_for_a_moment_and_tries_again(site: Site, load: Load) -> None:
+    release = site.release(backend=SLOW_TABLE)
+    holder = "BEGIN; LOCK TABLE django_migrations IN ACCESS SHARE MODE; SELECT pg_sleep(8)"
+    database = site.stack.container("db")
+    database.execute("sh", "-c", f"psql -X -h 127.0.0.1 -U postgres -d transactions -c '{holder}' >/dev/null 2>&1 &")
+
+    done = site.script("deploy", release)
+
+    assert "a table is in use; trying again" in done.stderr
+    site.assert_serves(release)
+
+
+@pytest.mark.timeout(ONE_SECONDS * KILLS * 2)
+def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_succeeds(
+    site: Site, load: Load, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    started = time.monotonic()
+    site.script("deploy", site.release())
+    usual = time.monotonic() - started
+    for _ in range(KILLS):
+        before, killed, following = serving(site), site.release(), site.release()
+        process = site.begin("deploy", killed)
+        time.sleep(moment := chance.uniform(0, usual))
+        kill_at_once(process)
+
+        assert site.stack.is_ready(), f"killed after {moment:.1f} s"
+        assert {before, killed} & set(site.backends())
+
+        site.script("deploy", following)
+        site.assert_serves(following)
+        assert load.failures == [], f"killed after {moment:.1f} s of {usual:.1f}"
+
+
+def test_a_deployment_that_is_told_to_stop_puts_everything_back(site: Site, load: Load, seed: int) -> None:
+    before, stopped = serving(site), site.release()
+    process = site.begin("deploy", stopped)
+    eventually(lambda: stopped in site.running("backend"), within=ONE_SECONDS, what="a new backend was started")
+
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=ONE_SECONDS)
+
+    assert process.returncode != 0
+    assert "SIGTERM" in said
+    assert f"release {before} serves as before" in said
+    site.assert_serves(before)
+
+
+def test_there_is_one_deployment_at_a_time(site: Site) -> None:
+    release, other = site.release(), site.release()
+    process = site.begin("deploy", release)
+    eventually(lambda: site.history()[-1][2:] == [release, "started"], within=60, what="the first has begun")
+
+    second = site.script("deploy", other, check=False)
+    process.communicate(timeout=ONE_SECONDS)
+
+    assert second.returncode == 1
+    assert "another deployment runs" in second.stderr
+    assert process.returncode == 0
+    site.assert_serves(release)

@@ -1,0 +1,89 @@
+"""Migrations, held to expand and contract: the release before must live with what a migration leaves (decision 0035).
+
+While a release is deployed, and after a rollback, the release before runs on the new schema. What it would not survive,
+or what locks a table for as long as it takes, needs a reason in the migration itself:
+
+    class Migration(migrations.Migration):
+        safe_because = "Release 1.4 was the last to read this column."
+"""
+
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.db import connection, migrations, models
+from django.db.migrations import Migration
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django_migration_linter.sql_analyser.analyser import analyse_sql_statements, get_sql_analyser_class
+
+APPS = {"accounts", "transactions"}
+LOADER = MigrationLoader(None)
+MIGRATIONS = sorted(key for key in LOADER.disk_migrations if key[0] in APPS)
+
+
+def complaints(sql: str) -> set[str]:
+    """Return the codes of what is wrong with the SQL of one migration."""
+    analyser = get_sql_analyser_class("django.db.backends.postgresql")
+    errors, _ignored, warnings = analyse_sql_statements(analyser, sql.splitlines(), [])
+    return {issue.code for issue in [*errors, *warnings]}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("app", "name"), MIGRATIONS, ids=str)
+def test_migration_suits_the_release_before_or_says_why_not(app: str, name: str) -> None:
+    sql = StringIO()
+    call_command("sqlmigrate", app, name, stdout=sql)
+    found = complaints(sql.getvalue())
+    reason = getattr(LOADER.disk_migrations[app, name], "safe_because", "")
+
+    assert not found or len(reason) > 20, f"{', '.join(sorted(found))}: split it (decision 0035), or say safe_because"
+    assert found or not reason, "a reason without a need for one"
+
+
+# The check itself -----------------------------------------------------------------------------------------------------
+
+
+def sql_of(*operations: Operation) -> str:
+    """Return the SQL of a migration with these operations, on the first schema of the ledger."""
+    migration = type("Sample", (Migration,), {"operations": list(operations)})("0002_sample", "transactions")
+    with connection.schema_editor(collect_sql=True) as editor:
+        migration.apply(LOADER.project_state(("transactions", "0001_initial")), editor, collect_sql=True)
+    return "\n".join(editor.collected_sql)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (migrations.RemoveField("transaction", "description"), "DROP_COLUMN"),
+        (migrations.DeleteModel("Transaction"), "DROP_TABLE"),
+        (migrations.RenameField("transaction", "amount", "sum"), "RENAME_COLUMN"),
+        (migrations.RenameModel("Transaction", "Entry"), "RENAME_TABLE"),
+        (migrations.AddField("transaction", "note", models.TextField(default="")), "NOT_NULL"),
+        (migrations.AlterField("transaction", "description", models.TextField()), "ALTER_COLUMN"),
+        (
+            migrations.AddConstraint("transaction", models.UniqueConstraint(fields=["amount"], name="one")),
+            "ADD_UNIQUE",
+        ),
+        (migrations.AddIndex("transaction", models.Index(fields=["amount"], name="by_amount")), "CREATE_INDEX"),
+        (migrations.RunSQL("ALTER TABLE transactions_transaction DROP COLUMN description"), "DROP_COLUMN"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_release_before_would_not_survive_is_found(operation: Operation, expected: str) -> None:
+    assert expected in complaints(sql_of(operation))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "operation",
+    [
+        migrations.AddField("transaction", "note", models.TextField(null=True)),
+        migrations.AddField("transaction", "note", models.TextField(db_default="")),
+        migrations.CreateModel("Note", [("id", models.BigAutoField(primary_key=True)), ("text", models.TextField())]),
+    ],
+    ids=["nullable", "default of the database", "table"],
+)
+def test_what_the_release_before_does_not_notice_passes(operation: Operation) -> None:
+    assert complaints(sql_of(operation)) == set()
