@@ -44,7 +44,7 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of its own, initialised, whose port is free."""
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("env.example", "docker-compose.yml"):
+    for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(ROOT / name, folder)
     subprocess.run([folder / "scripts/init"], check=True, capture_output=True, stdin=subprocess.DEVNULL)
     return folder

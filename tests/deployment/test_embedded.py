@@ -94,7 +94,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     for folder in ("scripts", "backend", "db"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "static"))
     shutil.copytree(ROOT / "backend/config/static", checkout / "backend/config/static")
-    for name in ("env.example", "docker-compose.yml"):
+    for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(ROOT / name, checkout)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -26,6 +26,9 @@ NGINX = REPOSITORY / "nginx"
 ENV = (REPOSITORY / "backend/config/env.py").read_text()
 EX_CONFIG = 78
 
+HTTP_ANSWERS = ("snippets/application.conf", "snippets/redirect-to-https.conf")
+"""What the listener without TLS answers, without a certificate and with one."""
+
 # For a host without the package gettext-base: the variables of the first argument, and no others, by their values.
 ENVSUBST = f"""\
 #!{sys.executable}
@@ -490,14 +493,15 @@ def test_gixy_finds_nothing(container: Container) -> None:
 def test_includes_name_files_that_exist_and_every_file_is_included() -> None:
     included = set()
     for directive in every("include"):
-        (target,) = directive.arguments
-        assert "*" not in target, f"{directive.file.name} includes by glob"
-        if target == "mime.types":  # of the base image
+        (written,) = directive.arguments
+        assert "*" not in written, f"{directive.file.name} includes by glob"
+        if written == "mime.types":  # of the base image
             continue
-        rendered = target.startswith("/tmp/nginx/")
-        path = NGINX / (f"{target.removeprefix('/tmp/nginx/')}.template" if rendered else target)
-        assert path.exists(), f"{directive.file.name} includes {target}, which does not exist"
-        included.add(path)
+        for target in HTTP_ANSWERS if written == "${NGINX_HTTP_ANSWERS}" else [written]:
+            rendered = target.startswith("/tmp/nginx/")
+            path = NGINX / (f"{target.removeprefix('/tmp/nginx/')}.template" if rendered else target)
+            assert path.exists(), f"{directive.file.name} includes {target}, which does not exist"
+            included.add(path)
 
     assert included == set(SOURCES) - {NGINX / "nginx.conf"}
 
@@ -523,10 +527,10 @@ def test_only_one_file_adds_headers_and_to_every_status() -> None:
 def test_no_header_is_sent_by_both_nginx_and_the_backend() -> None:
     hidden = {directive.arguments[0] for directive in every("proxy_hide_header")}
     added = {directive.arguments[0] for directive in every("add_header")}
-    # Added only when the backend did not send it.
+    # Added only when the backend did not send it; of TLS the backend says nothing.
     only_where_missing = {"Retry-After", "Allow"}
 
-    assert added - hidden == only_where_missing
+    assert added - hidden == only_where_missing | {"Strict-Transport-Security"}
     assert hidden <= added, "a header of the backend is hidden and not replaced"
 
 
@@ -582,6 +586,8 @@ def error_locations() -> dict[str, tuple[HTTPStatus, str]]:
     """Status and body of every location that an error_page leads to."""
     found = {}
     for directive in every("location"):
+        if directive.arguments[-1] == "/deployment":  # for ./scripts/deploy, on the loopback address
+            continue
         for answer in directive.block:
             if answer.name == "return" and len(answer.arguments) == 2:
                 found[directive.arguments[-1]] = (HTTPStatus(int(answer.arguments[0])), answer.arguments[1])

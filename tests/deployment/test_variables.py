@@ -160,9 +160,9 @@ def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: s
 def test_names_say_whose_they_are_and_in_what_unit() -> None:
     prefixes = (
         *("DJANGO_", "JWT_", "EMAIL_", "UPKEEP_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_"),
-        *("PYTHON_", "DEBIAN_", "DATABASE_"),
+        *("PYTHON_", "DEBIAN_", "DATABASE_", "TLS_"),
     )
-    of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "RELEASE"}
+    of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "HTTPS_PORT", "RELEASE"}
     negative = {"EMAIL_NETWORK_INTERNAL", "DATABASE_NETWORK_INTERNAL"}
     units = {"seconds": "_SECONDS", "milliseconds": "_MS", "minutes": "_MINUTES", "hours": "_HOURS", "in MB": "_MB"}
     for name, variable in VARIABLES.items():
