@@ -570,7 +570,8 @@ def error_locations() -> dict[str, tuple[HTTPStatus, str]]:
     found = {}
     for directive in every("location"):
         for answer in directive.block:
-            if answer.name == "return" and len(answer.arguments) == 2:
+            # health.conf speaks to the container alone.
+            if answer.name == "return" and len(answer.arguments) == 2 and answer.file.name != "health.conf":
                 found[directive.arguments[-1]] = (HTTPStatus(int(answer.arguments[0])), answer.arguments[1])
     return found
 
