@@ -435,7 +435,7 @@ serve() {
 serving() {
   local answer
   answer=$(curl -fsS --max-time 5 "$DEPLOYMENT_URL") || refuse 'nginx does not answer.'
-  [[ ! $answer =~ ^[0-9]+$ ]] || echo "$answer"
+  [[ ! $answer =~ ^\{\"detail\":\"([0-9]+)\"\}$ ]] || echo "${BASH_REMATCH[1]}"
 }
 
 # drained SECONDS: a worker that was told to end says so in its title, and ends with its last request.

@@ -70,12 +70,19 @@ def test_deployments_and_rollbacks_drop_no_request(site: Site, load: Load) -> No
     assert load.failures == []
 
 
-def test_what_is_in_service_is_not_deployed_again(site: Site) -> None:
-    release = site.release()
-    site.script("deploy", release)
+@pytest.fixture
+def deployed(site: Site) -> str:
+    """A release that was deployed, and is in service."""
+    if serving(site) == site.first:
+        site.script("deploy", site.release())
+    return serving(site)
+
+
+def test_what_is_in_service_is_not_deployed_again(site: Site, deployed: str) -> None:
+    site.script("deploy", "--force", deployed)
     before = site.stack.containers("backend")
 
-    again = site.script("deploy", release)
+    again = site.script("deploy", deployed)
 
     assert "nothing to do" in again.stderr
     assert site.stack.containers("backend") == before
@@ -92,8 +99,8 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(site: Site) -> None:
     assert (site.stack.containers("backend"), site.variables(), site.history()) == before
 
 
+@pytest.mark.usefixtures("deployed")
 def test_compose_agrees_with_what_was_deployed(site: Site) -> None:
-    site.script("deploy", site.release())
     servers = ("db", "backend", "upkeep", "nginx")
     before = {service: site.stack.containers(service) for service in servers}
 
@@ -102,14 +109,12 @@ def test_compose_agrees_with_what_was_deployed(site: Site) -> None:
     assert {service: site.stack.containers(service) for service in servers} == before
 
 
-def test_nginx_serves_the_same_after_a_restart(site: Site) -> None:
-    release = site.release()
-    site.script("deploy", release)
+def test_nginx_serves_the_same_after_a_restart_and_in_a_new_container(site: Site, deployed: str) -> None:
+    for command in (["restart"], ["up", "--detach", "--no-build", "--no-deps", "--force-recreate"]):
+        site.stack.compose(*command, "nginx")
 
-    site.stack.compose("restart", "nginx")
-
-    eventually(site.stack.is_ready, within=15, what="nginx serves again")
-    assert release in site.static_files()
+        eventually(site.stack.is_ready, within=15, what="nginx serves again")
+        assert deployed in site.static_files()
 
 
 @pytest.mark.parametrize("fault", BROKEN)

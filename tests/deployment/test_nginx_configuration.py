@@ -589,7 +589,8 @@ def error_locations() -> dict[str, tuple[HTTPStatus, str]]:
         if directive.arguments[-1] == "/deployment":  # for ./scripts/deploy, on the loopback address
             continue
         for answer in directive.block:
-            if answer.name == "return" and len(answer.arguments) == 2:
+            # health.conf speaks to the container alone.
+            if answer.name == "return" and len(answer.arguments) == 2 and answer.file.name != "health.conf":
                 found[directive.arguments[-1]] = (HTTPStatus(int(answer.arguments[0])), answer.arguments[1])
     return found
 
