@@ -4,8 +4,9 @@ import json
 import socket
 from http import HTTPStatus
 
-from gunicorn import util
+from gunicorn import sock, util
 
+from config import worker
 from config.env import load
 
 env = load()
@@ -25,7 +26,9 @@ wsgi_app = "config.wsgi:application"
 bind = env.GUNICORN_BIND
 workers = env.WEB_CONCURRENCY
 # Threads, so that a request that waits for the database does not keep a health check waiting.
-worker_class = "gthread"
+worker_class = worker.DrainingWorker
+# Gunicorn has no hook between being told to end and telling its workers.
+sock.close_sockets = worker.close_sockets
 threads = env.GUNICORN_THREADS
 # The application is loaded before the workers fork: a broken release stops at once, and they share its memory.
 # Nothing in it touches the database while it is loaded; sockets must not be shared across a fork.
