@@ -75,14 +75,14 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         tags=["accounts"],
         operation_id="replace_account",
         summary="Replace your account's details",
-        description="Sets the e-mail address.",
+        description="Sets the e-mail address. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     partial_update=extend_schema(
         tags=["accounts"],
         operation_id="update_account",
         summary="Change your account's details",
-        description="Sets the e-mail address, if it is given.",
+        description="Sets the e-mail address, if it is given. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     destroy=extend_schema(

@@ -32,12 +32,33 @@ def test_account_shows_its_owner_nothing_but_its_details(as_alice: APIClient, al
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_account_email_can_be_changed(as_alice: APIClient, alice: User, method: str) -> None:
-    response = getattr(as_alice, method)(ME, {"email": "alice@example.org"})
+def test_account_email_can_be_changed(as_alice: APIClient, alice: User, password: str, method: str) -> None:
+    response = getattr(as_alice, method)(ME, {"email": "alice@example.org", "current_password": password})
 
     assert response.status_code == HTTPStatus.OK
+    assert response.json() == {"id": alice.pk, "username": "alice", "email": "alice@example.org"}
     alice.refresh_from_db()
     assert alice.email == "alice@example.org"
+
+
+@pytest.mark.parametrize("email", ["alice@example.org", "Alice@Example.com", ""])
+@pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_email_cannot_be_changed_without_the_password(
+    as_alice: APIClient, alice: User, method: str, given: dict[str, str], email: str
+) -> None:
+    response = getattr(as_alice, method)(ME, {"email": email, **given})
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert list(response.json()) == ["current_password"]
+    alice.refresh_from_db()
+    assert alice.email == "alice@example.com"
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_that_keeps_its_email_needs_no_password(as_alice: APIClient, alice: User, method: str) -> None:
+    for given in ({"email": alice.email}, {}):
+        assert getattr(as_alice, method)(ME, given).status_code == HTTPStatus.OK
 
 
 @pytest.mark.parametrize("email", ["bob@example.com", "BOB@example.COM"])
@@ -50,8 +71,9 @@ def test_account_cannot_take_the_email_of_another(as_alice: APIClient, bob: User
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])
-def test_account_can_keep_or_clear_its_email(as_alice: APIClient, bob: User, email: str) -> None:
-    assert as_alice.patch(ME, {"email": email}).status_code == HTTPStatus.OK
+def test_account_can_keep_or_clear_its_email(as_alice: APIClient, bob: User, password: str, email: str) -> None:
+    given = {"email": email, "current_password": password}
+    assert as_alice.patch(ME, given).status_code == HTTPStatus.OK
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])

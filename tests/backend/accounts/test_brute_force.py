@@ -270,7 +270,7 @@ def test_many_logins_that_succeed_are_not_counted(accounts: dict[str, User]) -> 
 # Other ways to a password -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["set_password", "close"])
+@pytest.mark.parametrize("way", ["set_password", "change_email", "close"])
 def test_the_present_password_cannot_be_guessed_with_a_stolen_token(
     accounts: dict[str, User], way: str, hashes: list[str]
 ) -> None:
@@ -278,9 +278,11 @@ def test_the_present_password_cannot_be_guessed_with_a_stolen_token(
     thief.address = ELSEWHERE
 
     def try_password(password: str) -> Any:
-        given = {"current_password": password, "new_password": "another-long-passphrase"}
+        given = {"current_password": password, "new_password": "another-long-passphrase", "email": "m@example.com"}
         if way == "set_password":
             return thief.client.post("/auth/users/set_password/", given)
+        if way == "change_email":
+            return thief.client.patch("/auth/users/me/", given)
         return thief.client.delete("/auth/users/me/", given)
 
     assert [try_password("wrong").status_code for _ in range(LIMIT)] == [HTTPStatus.BAD_REQUEST] * LIMIT
