@@ -105,9 +105,17 @@ class User(AbstractUser):
         self.is_active = self.awaits_activation = False
         # With a colon, which no name that is registered may have: nobody can hold it already.
         self.username = f"closed:{self.pk}"
+        former_address = self.email
         self.email = self.first_name = self.last_name = ""
+        self.last_login = None
         self.set_unusable_password()
-        self.save()
+        with transaction.atomic():
+            self.save()
+            # Where its owner was is of no use to anybody: nobody logs in here any more.
+            Session.objects.filter(user=self).update(client_address=None, user_agent="")
+            if former_address:
+                waiting = OutgoingMail.objects.filter(address__lower=Lower(models.Value(former_address)))
+                waiting.update(address="", due_at=None)
 
 
 class SessionQuerySet(models.QuerySet["Session"]):

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 from rest_framework_simplejwt.views import TokenViewBase
 
+from accounts.attempts import unlock
 from accounts.mail import ask_for
 from accounts.models import OutgoingMail, Session, SessionQuerySet, User
 from accounts.serializers import (
@@ -121,7 +122,9 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
 
     def perform_destroy(self, instance: User) -> None:
         """Close the account rather than delete it: its transactions are a ledger."""
+        name = instance.username
         instance.close()
+        unlock(name=name)  # what was counted says where from
 
     @extend_schema(
         tags=["accounts"],
