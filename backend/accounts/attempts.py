@@ -1,8 +1,9 @@
 """Slowing down whoever guesses the password of one account from many addresses.
 
-nginx bounds the rate of one address; here the attempts on one account are counted over all of them. An attempt is
-counted before the password is looked at, in one statement, so that a thousand at once are no way round, and taken back
-if it succeeds. Once there were too many in the present window, the answer is 429 and the password is not looked at.
+nginx bounds the rate of one address; here the attempts on one account are counted over all of them. An attempt takes
+one of the places that are left before the password is looked at, in one statement, so that a thousand at once are no
+way round. When it has failed it counts; otherwise it gives its place back. Once too many have failed in the present
+window, the answer is 429 and the password is not looked at. While the places are merely taken, the wait is a second.
 
 So that nobody can lock somebody else out, an address that the account has been used from before is counted apart.
 docs/decisions/0020 compares this with django-axes.
@@ -17,9 +18,9 @@ from http import HTTPStatus
 from ipaddress import ip_network
 
 from django.conf import settings
-from django.db import connection
-from django.db.models import F, Value
-from django.db.models.functions import Greatest, Lower
+from django.db import Error, connection
+from django.db.models import Value
+from django.db.models.functions import Lower
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import APIException
@@ -32,14 +33,35 @@ logger = logging.getLogger(__name__)
 IPV6_PREFIX = 64
 """What one household or host gets; within it an address is anybody's choice."""
 
-COUNT = """
-    INSERT INTO accounts_failedattempts (account_key, network, count, ends_at) VALUES (%s, %s, 1, %s)
-    ON CONFLICT (account_key, network) DO UPDATE SET
-        count = CASE WHEN accounts_failedattempts.ends_at > %s THEN accounts_failedattempts.count + 1 ELSE 1 END,
-        ends_at = CASE WHEN accounts_failedattempts.ends_at > %s
-            THEN accounts_failedattempts.ends_at ELSE EXCLUDED.ends_at END
-    RETURNING count, ends_at
+IN_FLIGHT = timedelta(seconds=30)
+"""After which time without another attempt those that were never settled are given up: their process was killed, or the
+database went away under them. A password hash takes a hundredth of it.
 """
+
+TAKE_PLACE = """
+    INSERT INTO accounts_failedattempts AS row (account_key, network, count, in_flight, in_flight_until, ends_at)
+    VALUES (%(account_key)s, %(network)s, 0, 1, %(in_flight_until)s, %(ends_at)s)
+    ON CONFLICT (account_key, network) DO UPDATE SET
+        count = CASE WHEN row.ends_at > %(now)s THEN row.count ELSE 0 END,
+        in_flight = CASE WHEN row.ends_at > %(now)s AND row.in_flight_until > %(now)s THEN row.in_flight ELSE 0 END + 1,
+        in_flight_until = EXCLUDED.in_flight_until,
+        ends_at = CASE
+            WHEN row.ends_at > %(now)s AND (row.count > 0 OR row.in_flight > 0) THEN row.ends_at
+            ELSE EXCLUDED.ends_at END
+    WHERE row.ends_at <= %(now)s
+        OR row.count + CASE WHEN row.in_flight_until > %(now)s THEN row.in_flight ELSE 0 END < %(limit)s
+    RETURNING ends_at
+"""
+"""Returns no row where no place is left."""
+
+GIVE_PLACE_BACK = """
+    UPDATE accounts_failedattempts SET
+        count = CASE %(outcome)s WHEN 'failed' THEN count + 1 WHEN 'forgiven' THEN 0 ELSE count END,
+        in_flight = greatest(in_flight - 1, 0)
+    WHERE account_key = %(account_key)s AND network = %(network)s AND ends_at = %(ends_at)s
+    RETURNING count
+"""
+"""Returns no row where the window is over."""
 
 
 class TooManyFailures(APIException):
@@ -55,34 +77,41 @@ class TooManyFailures(APIException):
         self.wait = wait  # Django REST framework sends it as Retry-After
 
 
+class TooManyAtOnce(TooManyFailures):
+    """429: others are being looked at; whether they fail is not known yet."""
+
+    default_detail = "Too many attempts at the same moment. Try again in a second."
+    default_code = "too_many_at_once"
+
+
 @dataclass
 class Attempt:
     """One attempt that is under way."""
 
     account_key: str
     network: str
+    ends_at: datetime
     succeeded: bool = False
 
 
 @contextmanager
 def attempt(*, name: str, address: str | None) -> Iterator[Attempt]:
-    """Count an attempt on the account called ``name``; take it back if ``succeeded`` is set in the block.
+    """Count an attempt on the account called ``name`` unless ``succeeded`` is set in the block, or it raises.
 
     Raises ``TooManyFailures`` where there were too many.
     """
     lowered, network = _place(name, address)
-    current = Attempt(_key(lowered), network)
-    now = timezone.now()
-    count, ends_at = _count(current, now)
-    if count > settings.ACCOUNT_FAILURES_LIMIT:
-        wait = max(1, round((ends_at - now).total_seconds()))
-        logger.warning("attempt refused: account key %s, %s s to wait", current.account_key[:16], wait)
-        raise TooManyFailures(wait)
-    yield current
-    if current.succeeded:
-        _take_back(current)
-    else:
-        logger.warning("attempt failed: account key %s, number %s", current.account_key[:16], count)
+    current = _begin(_key(lowered), network)
+    outcome = "unknown"
+    try:
+        yield current
+        outcome = "failed"
+        if current.succeeded:
+            # From where the account is used its owner is there: what went wrong before were mistypings. Elsewhere the
+            # rest may be somebody else's.
+            outcome = "forgiven" if network else "succeeded"
+    finally:
+        _settle(current, outcome)
 
 
 def unlock(*, name: str) -> int:
@@ -125,19 +154,46 @@ def _key(lowered: str) -> str:
     return salted_hmac("accounts.attempts", lowered, algorithm="sha256").hexdigest()
 
 
-def _count(current: Attempt, now: datetime) -> tuple[int, datetime]:
+def _begin(account_key: str, network: str) -> Attempt:
+    now = timezone.now()
     ends_at = now + timedelta(seconds=settings.ACCOUNT_FAILURES_WINDOW_SECONDS)
+    limit = settings.ACCOUNT_FAILURES_LIMIT
     with connection.cursor() as cursor:
-        cursor.execute(COUNT, [current.account_key, current.network, ends_at, now, now])
-        count, ends_at = cursor.fetchone()
-    return count, ends_at
+        cursor.execute(
+            TAKE_PLACE,
+            {
+                "account_key": account_key,
+                "network": network,
+                "now": now,
+                "in_flight_until": now + IN_FLIGHT,
+                "ends_at": ends_at,
+                "limit": limit,
+            },
+        )
+        row = cursor.fetchone()
+    if row is not None:
+        return Attempt(account_key, network, ends_at=row[0])
+    full = FailedAttempts.objects.filter(account_key=account_key, network=network, count__gte=limit).first()
+    wait = max(1, round((full.ends_at - now).total_seconds())) if full else 1
+    logger.warning("attempt refused: account key %s, %s s to wait", account_key[:16], wait)
+    raise TooManyFailures(wait) if full else TooManyAtOnce(wait)
 
 
-def _take_back(current: Attempt) -> None:
-    rows = FailedAttempts.objects.filter(account_key=current.account_key, network=current.network)
-    if current.network:
-        # Its owner is there: what went wrong before were mistypings.
-        rows.delete()
-    else:
-        # The rest may be somebody else's.
-        rows.update(count=Greatest(F("count") - 1, 0))
+def _settle(current: Attempt, outcome: str) -> None:
+    given = {
+        "outcome": outcome,
+        "account_key": current.account_key,
+        "network": current.network,
+        "ends_at": current.ends_at,
+    }
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(GIVE_PLACE_BACK, given)
+            row = cursor.fetchone()
+    except Error:
+        if outcome != "unknown":
+            raise
+        # The database is away, which is what has ended the attempt: it runs out by itself.
+        return
+    if outcome == "failed":
+        logger.warning("attempt failed: account key %s, number %s", current.account_key[:16], row[0] if row else 1)

@@ -8,7 +8,7 @@ from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import AbstractUser
 from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.db import models, transaction
-from django.db.models.functions import Lower
+from django.db.models.functions import Lower, Now
 from django.utils import timezone
 
 logger = logging.getLogger(__name__)
@@ -105,9 +105,17 @@ class User(AbstractUser):
         self.is_active = self.awaits_activation = False
         # With a colon, which no name that is registered may have: nobody can hold it already.
         self.username = f"closed:{self.pk}"
+        former_address = self.email
         self.email = self.first_name = self.last_name = ""
+        self.last_login = None
         self.set_unusable_password()
-        self.save()
+        with transaction.atomic():
+            self.save()
+            # Where its owner was is of no use to anybody: nobody logs in here any more.
+            Session.objects.filter(user=self).update(client_address=None, user_agent="")
+            if former_address:
+                waiting = OutgoingMail.objects.filter(address__lower=Lower(models.Value(former_address)))
+                waiting.update(address="", due_at=None)
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
@@ -155,6 +163,10 @@ class FailedAttempts(models.Model):
     # Empty: from every address that the account has never been used from, together.
     network = models.CharField(max_length=43, blank=True)
     count = models.PositiveIntegerField()
+    # How many are being looked at, and until when that is believed; the defaults are the database's too, for a release
+    # that does not know the columns.
+    in_flight = models.PositiveIntegerField(default=0, db_default=0)
+    in_flight_until = models.DateTimeField(default=timezone.now, db_default=Now())
     ends_at = models.DateTimeField(db_index=True)
 
     class Meta:

@@ -81,10 +81,41 @@ class UniqueInAnyCaseMixin:
         return value
 
 
-class AccountSerializer(UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[misc] # djoser ships no types
-    """The account as its owner sees it."""
+class CurrentPasswordMixin:
+    """Check the password of the account that asks, as a login would: with a bound on failed attempts."""
+
+    def validate_current_password(self, value: str) -> str:
+        """Refuse a password that is not the present one."""
+        request = self.context["request"]  # type: ignore[attr-defined]
+        with attempt(name=request.user.username, address=client_address(request)) as current:
+            current.succeeded = request.user.check_password(value)
+        if not current.succeeded:
+            raise serializers.ValidationError("Invalid password.")
+        return value
+
+
+class AccountSerializer(CurrentPasswordMixin, UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[misc] # no types
+    """The account as its owner sees it.
+
+    Another address takes the password: with a stolen token alone, and a password reset, it would take the account.
+    """
 
     serializer_field_mapping = TEXT_FIELDS
+    current_password = PasswordField(
+        write_only=True, required=False, help_text="Needed to change the e-mail address; checked wherever it is given."
+    )
+
+    class Meta(UserSerializer.Meta):  # type: ignore[misc]
+        fields = (*UserSerializer.Meta.fields, "current_password")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse to change the address without the password."""
+        known = attrs.pop("current_password", None) is not None
+        if not known and attrs.get("email", self.instance.email) != self.instance.email:
+            raise serializers.ValidationError(
+                {"current_password": ["Give your current password to change the e-mail address."]}
+            )
+        return attrs
 
     def update(self, instance: User, validated_data: dict[str, Any]) -> User:
         """Change the account; two changes to one address at once end in one 400, not in a 500.
@@ -119,19 +150,6 @@ class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # typ
         if settings.ACTIVATION_ENABLED:
             fields["email"] = EmailField(max_length=254)
         return fields
-
-
-class CurrentPasswordMixin:
-    """Check the password of the account that asks, as a login would: with a bound on failed attempts."""
-
-    def validate_current_password(self, value: str) -> str:
-        """Refuse a password that is not the present one."""
-        request = self.context["request"]  # type: ignore[attr-defined]
-        with attempt(name=request.user.username, address=client_address(request)) as current:
-            current.succeeded = request.user.check_password(value)
-        if not current.succeeded:
-            self.fail("invalid_password")  # type: ignore[attr-defined]
-        return value
 
 
 class SetPasswordSerializer(CurrentPasswordMixin, DjoserSetPasswordSerializer):  # type: ignore[misc]

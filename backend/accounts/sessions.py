@@ -1,7 +1,7 @@
 """Opening, continuing and ending sessions."""
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -65,23 +65,25 @@ def continue_session(*, refresh: str) -> dict[str, Any]:
             session.last_used_at = timezone.now()
             session.save(update_fields=["last_used_at"])
             return SessionRefreshToken.of(session).pair(session)
-        reused = timezone.now() - spent_at > timedelta(seconds=settings.JWT_REUSE_GRACE_SECONDS)
-        if reused:
-            Session.objects.filter(pk=session.pk).end()
     # Outside the block, which would undo the end of the session.
-    if reused:
-        logger.warning("refresh token used again: account %s, session %s ended", session.user_id, session.pk)
-    raise TokenError(SPENT)
+    raise _refusal(session, spent_at)
 
 
 def end_session_of(*, refresh: str) -> None:
-    """End the session that a refresh token belongs to; raise ``TokenError`` where the token is not good."""
+    """End the session that a refresh token belongs to; raise ``TokenError`` where the token is not good.
+
+    A spent token that comes back after the grace ends it too, as in ``continue_session``.
+    """
     token = SessionRefreshToken(refresh)
     with transaction.atomic():
         session = _lock(token)
-        if session is None or token.spent_at() is not None:
+        if session is None:
             raise TokenError(SPENT)
-        Session.objects.filter(pk=session.pk).end()
+        spent_at = token.spent_at()
+        if spent_at is None:
+            Session.objects.filter(pk=session.pk).end()
+    if spent_at is not None:
+        raise _refusal(session, spent_at)
     logger.info("logout: account %s, session %s", session.user_id, session.pk)
 
 
@@ -91,7 +93,11 @@ def end_sessions(*, sessions: SessionQuerySet, account: int) -> None:
 
 
 def check_token(*, token: str) -> None:
-    """Raise ``TokenError`` unless ``token``, of either kind, would be accepted now."""
+    """Raise ``TokenError`` unless ``token``, of either kind, would be accepted now.
+
+    A question changes nothing: a spent token that is asked about ends no session. Nobody gets anything for it, and
+    those who ask, the owner's own programs and other services, ask about tokens that they do not mean to use.
+    """
     checked = AnySessionToken(token)
     session = Session.objects.live().filter(pk=checked[SESSION_CLAIM], user__is_active=True).first()
     if session is None:
@@ -109,6 +115,14 @@ def remove_expired() -> dict[str, int]:
         "sessions": delete_in_batches(Session.objects.filter(expires_at__lt=now)),
         "refresh tokens": delete_in_batches(OutstandingToken.objects.filter(expires_at__lt=now)),
     }
+
+
+def _refusal(session: Session, spent_at: datetime) -> TokenError:
+    """Return the answer to a spent token; where it comes back after the grace, end its session."""
+    reused = timezone.now() - spent_at > timedelta(seconds=settings.JWT_REUSE_GRACE_SECONDS)
+    if reused and Session.objects.live().filter(pk=session.pk).end():
+        logger.warning("refresh token used again: account %s, session %s ended", session.user_id, session.pk)
+    return TokenError(SPENT)
 
 
 def _lock(token: SessionRefreshToken) -> Session | None:

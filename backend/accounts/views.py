@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 from rest_framework_simplejwt.views import TokenViewBase
 
+from accounts.attempts import unlock
 from accounts.mail import ask_for
 from accounts.models import OutgoingMail, Session, SessionQuerySet, User
 from accounts.serializers import (
@@ -75,14 +76,14 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         tags=["accounts"],
         operation_id="replace_account",
         summary="Replace your account's details",
-        description="Sets the e-mail address.",
+        description="Sets the e-mail address. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     partial_update=extend_schema(
         tags=["accounts"],
         operation_id="update_account",
         summary="Change your account's details",
-        description="Sets the e-mail address, if it is given.",
+        description="Sets the e-mail address, if it is given. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
     ),
     destroy=extend_schema(
@@ -121,7 +122,9 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
 
     def perform_destroy(self, instance: User) -> None:
         """Close the account rather than delete it: its transactions are a ledger."""
+        name = instance.username
         instance.close()
+        unlock(name=name)  # what was counted says where from
 
     @extend_schema(
         tags=["accounts"],

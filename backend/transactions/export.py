@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime
@@ -33,8 +34,13 @@ ROWS_AT_ONCE = 500
 LONGEST_PAUSE_SECONDS = 60
 """How long a client may take for what the buffers on its way hold, up to some MB, before PostgreSQL gives up."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+STARTS = r"=+\-@\uff1d\uff0b\uff0d\uff20"
 """What makes a spreadsheet take a text for a formula; the last four are the wide forms of the first four."""
+
+FORMULA = re.compile(rf'^(?=[{STARTS}\t\r\n])|(?<=[;,\t\r\n])(?="*[{STARTS}])')
+"""Where a formula may begin: at the start, and after what some spreadsheet takes for the end of a cell. Where lists are
+separated by semicolons it ignores the quotes round the description, and then those after the semicolon begin a cell.
+"""
 
 Row = tuple[Any, ...]
 
@@ -52,7 +58,8 @@ class ExportRenderer(BaseRenderer):
 class CsvRenderer(ExportRenderer):
     """CSV by RFC 4180, with a header line.
 
-    A description that a spreadsheet would run gets an apostrophe in front, which marks it as text
+    What a spreadsheet would run gets an apostrophe in front, which marks it as text: at the start of a description, and
+    where one that splits lines differently would begin a cell
     (https://owasp.org/www-community/attacks/CSV_Injection). Amounts stay numbers. JSON Lines has every text as it is.
     """
 
@@ -181,7 +188,7 @@ def _cursor(rows: QuerySet[Transaction]) -> Generator[Row]:
 
 
 def _as_text(description: str) -> str:
-    return f"'{description}" if description.startswith(FORMULA_STARTS) else description
+    return FORMULA.sub("'", description)
 
 
 def _wire(moment: datetime) -> str:

@@ -84,7 +84,8 @@ def _hash(request: Request) -> str:
     # Of the body as parsed, before it is validated: white space and the order of names do not matter, and a release
     # that validates differently still knows its predecessor's requests (docs/decisions/0011).
     try:
-        meaning = json.dumps(request.data, sort_keys=True, default=str)
+        # A Decimal, of a number with a fraction, is written as no amount is: 1.5 and "1.5" are two bodies.
+        meaning = json.dumps(request.data, sort_keys=True, default=repr)
     except RecursionError:
         # It was shallow enough to be read.
         raise ParseError("JSON parse error - nested too deeply.") from None

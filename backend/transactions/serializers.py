@@ -49,11 +49,12 @@ class TransactionSerializer(serializers.ModelSerializer[Transaction]):
         }
 
     def update(self, instance: Transaction, validated_data: dict[str, Any]) -> Transaction:
-        """Write the fields that were given and nothing else; the caller holds the row's lock."""
-        for name, value in validated_data.items():
-            setattr(instance, name, value)
-        instance.save(update_fields=validated_data.keys())
-        if validated_data:
+        """Write the fields that differ and nothing else; the caller holds the row's lock."""
+        changed = {name: value for name, value in validated_data.items() if getattr(instance, name) != value}
+        if changed:
+            for name, value in changed.items():
+                setattr(instance, name, value)
+            instance.save(update_fields=changed.keys())
             # As the trigger did; nobody else can have, under the lock.
             instance.version += 1
         return instance

@@ -175,8 +175,8 @@ SUMMARY = {
         summary="Download your transactions",
         description=(
             "Every row that the filters leave, of one moment, as CSV (RFC 4180, with a header line) or JSON Lines, by"
-            " `format` or, without it, by `Accept`. In CSV a description that a spreadsheet would take for a formula"
-            " begins with an apostrophe; JSON Lines has it as it is. An answer that breaks off without the end that"
+            " `format` or, without it, by `Accept`. In CSV what a spreadsheet would take for a formula has an"
+            " apostrophe in front; JSON Lines has it as it is. An answer that breaks off without the end that"
             " HTTP announces is incomplete: ask again."
         ),
         filters=True,

@@ -129,7 +129,7 @@ def make_acceptable(body: MutableMapping[str, Any], *, registers: bool) -> None:
         body["email"] = f"{uuid4().hex}@{body['email'].rpartition('@')[2]}"
     if "new_password" in body:
         body["new_password"] = hard_to_guess(body["new_password"], "")
-    if "current_password" in body:
+    if "current_password" in body or "email" in body:
         body["current_password"] = PASSWORD
 
 

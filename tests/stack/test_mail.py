@@ -77,7 +77,8 @@ def carol(base_url: str, mail_server: MailServer) -> Iterator[tuple[Person, str]
     """A person with an address."""
     person = sign_up(base_url, "carol")
     address = f"{person.name}@example.com"
-    assert person.client.patch("/auth/users/me/", json={"email": address}).status_code == HTTPStatus.OK
+    given = {"email": address, "current_password": PASSWORD}
+    assert person.client.patch("/auth/users/me/", json=given).status_code == HTTPStatus.OK
     yield person, address
     person.client.close()
 

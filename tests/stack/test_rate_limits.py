@@ -273,7 +273,7 @@ def test_an_operator_unlocks_an_account(stack: Stack, base_url: str, alice: Pers
 
     said = stack.container("backend").execute("python", "manage.py", "unlock", alice.name).stdout
 
-    assert said == f"{ACCOUNT_LIMIT + 2} failed attempts on this account are forgotten.\n"
+    assert said == f"{ACCOUNT_LIMIT} failed attempts on this account are forgotten.\n"
     assert log_in_from_elsewhere(stack, base_url, right)[-1][0] == HTTPStatus.OK
 
 

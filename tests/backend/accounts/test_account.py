@@ -5,9 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from accounts.models import User
+from accounts.mail import ask_for, deliver_due
+from accounts.models import OutgoingMail, User
+from tests.backend.accounts.visitors import client, register
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
@@ -32,12 +36,33 @@ def test_account_shows_its_owner_nothing_but_its_details(as_alice: APIClient, al
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_account_email_can_be_changed(as_alice: APIClient, alice: User, method: str) -> None:
-    response = getattr(as_alice, method)(ME, {"email": "alice@example.org"})
+def test_account_email_can_be_changed(as_alice: APIClient, alice: User, password: str, method: str) -> None:
+    response = getattr(as_alice, method)(ME, {"email": "alice@example.org", "current_password": password})
 
     assert response.status_code == HTTPStatus.OK
+    assert response.json() == {"id": alice.pk, "username": "alice", "email": "alice@example.org"}
     alice.refresh_from_db()
     assert alice.email == "alice@example.org"
+
+
+@pytest.mark.parametrize("email", ["alice@example.org", "Alice@Example.com", ""])
+@pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_email_cannot_be_changed_without_the_password(
+    as_alice: APIClient, alice: User, method: str, given: dict[str, str], email: str
+) -> None:
+    response = getattr(as_alice, method)(ME, {"email": email, **given})
+
+    assert response.status_code == HTTPStatus.BAD_REQUEST
+    assert list(response.json()) == ["current_password"]
+    alice.refresh_from_db()
+    assert alice.email == "alice@example.com"
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_that_keeps_its_email_needs_no_password(as_alice: APIClient, alice: User, method: str) -> None:
+    for given in ({"email": alice.email}, {}):
+        assert getattr(as_alice, method)(ME, given).status_code == HTTPStatus.OK
 
 
 @pytest.mark.parametrize("email", ["bob@example.com", "BOB@example.COM"])
@@ -50,8 +75,9 @@ def test_account_cannot_take_the_email_of_another(as_alice: APIClient, bob: User
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])
-def test_account_can_keep_or_clear_its_email(as_alice: APIClient, bob: User, email: str) -> None:
-    assert as_alice.patch(ME, {"email": email}).status_code == HTTPStatus.OK
+def test_account_can_keep_or_clear_its_email(as_alice: APIClient, bob: User, password: str, email: str) -> None:
+    given = {"email": email, "current_password": password}
+    assert as_alice.patch(ME, given).status_code == HTTPStatus.OK
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
@@ -176,6 +202,44 @@ def test_closing_leaves_nothing_personal(closed: User) -> None:
     assert (closed.email, closed.first_name, closed.last_name) == ("", "", "")
     assert "alice" not in closed.username
     assert not closed.has_usable_password()
+
+
+def test_closing_leaves_nothing_personal_in_any_table(alice: User, password: str) -> None:
+    visitor = client("192.0.2.77", HTTP_USER_AGENT="Alice's telephone")
+    tokens = visitor.post("/auth/jwt/create/", {"username": "alice", "password": password}).json()
+    visitor.credentials(HTTP_AUTHORIZATION=f"Bearer {tokens['access']}")
+    visitor.post("/api/transactions/", {"amount": "1", "description": "Coffee"}, headers={"Idempotency-Key": "k"})
+    ask_for(kind=OutgoingMail.Kind.PASSWORD_RESET, address="ALICE@example.com")
+    personal = ["alice", "192.0.2.77", "telephone", alice.password.lower()]
+    assert all(word in stored() for word in personal)
+
+    assert close(visitor, password).status_code == HTTPStatus.NO_CONTENT
+
+    assert [word for word in personal if word in stored()] == []
+    assert User.objects.get(pk=alice.pk).last_login is None
+
+
+def stored() -> str:
+    """Return every row of every table as text, in lower case."""
+    with connection.cursor() as cursor:
+        rows = []
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f'SELECT "{table}"::text FROM "{table}"')  # noqa: S608 # the names are the database's own
+            rows += [row for (row,) in cursor.fetchall()]
+    return "\n".join(rows).lower()
+
+
+@pytest.mark.usefixtures("mail_on")
+def test_mail_that_waits_for_a_closed_account_reaches_nobody(alice: User, mailoutbox: list[Any]) -> None:
+    register("carol")
+    User.objects.filter(username="carol").update(email="")
+    ask_for(kind=OutgoingMail.Kind.PASSWORD_RESET, address=alice.email)
+    alice.close()
+    OutgoingMail.objects.update(due_at=timezone.now())  # as after a failure that the close came in between
+
+    deliver_due()
+
+    assert mailoutbox == []
 
 
 def test_closing_frees_name_and_email(closed: User, anonymous: APIClient, password: str) -> None:

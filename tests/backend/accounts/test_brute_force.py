@@ -1,6 +1,7 @@
 """Guessing the password of one account from many addresses, and what its owner notices of it."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 from django.contrib.auth import hashers
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 
-from accounts.attempts import remove_expired, unlock
+from accounts.attempts import attempt, remove_expired, unlock
 from accounts.models import FailedAttempts, User
 from config.middleware import DatabaseUnavailableMiddleware
 from tests.backend.accounts.visitors import ELSEWHERE, HOME, PASSWORD, at_once, client, log_in, register, try_login
@@ -137,6 +139,69 @@ def test_many_attempts_at_once_are_no_way_round(round_: int, hashes: list[str]) 
     assert len(hashes) == LIMIT
 
 
+@pytest.mark.django_db(transaction=True)
+def test_logins_of_the_owner_at_once_succeed_or_wait_a_second() -> None:
+    register("alice")
+
+    answers = at_once(2 * LIMIT, lambda hand: try_login("alice", PASSWORD, address(hand)))
+
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {HTTPStatus.OK, HTTPStatus.TOO_MANY_REQUESTS}
+    assert statuses.count(HTTPStatus.OK) >= LIMIT
+    assert {answer["Retry-After"] for answer in answers if answer.status_code != HTTPStatus.OK} <= {"1"}
+    assert try_login("alice", PASSWORD, ELSEWHERE).status_code == HTTPStatus.OK
+
+
+def test_attempts_in_flight_are_told_to_wait_a_second(accounts: dict[str, User]) -> None:
+    with ExitStack() as stack:
+        for _ in range(LIMIT):
+            stack.enter_context(attempt(name="alice", address=None))
+        answer = try_login("alice", PASSWORD, ELSEWHERE)
+
+    assert (answer.status_code, answer["Retry-After"]) == (HTTPStatus.TOO_MANY_REQUESTS, "1")
+    assert "moment" in answer.json()["detail"]
+    # None of them has succeeded.
+    assert int(try_login("alice", PASSWORD, ELSEWHERE)["Retry-After"]) > 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_attempts_that_end_in_503_lock_nobody_out(
+    accounts: dict[str, User], monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if known:
+        log_in("alice", address=HOME)
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("the connection is lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(User, "check_password", fail)
+        statuses = {try_login("alice").status_code for _ in range(LIMIT)}
+
+    assert statuses == {HTTPStatus.SERVICE_UNAVAILABLE}
+    assert log_in("alice").is_in()
+    assert FailedAttempts.objects.filter(count__gt=0).count() == 0
+
+
+def test_attempts_that_were_never_settled_are_given_up(accounts: dict[str, User]) -> None:
+    try_login("alice", "wrong", ELSEWHERE)
+    FailedAttempts.objects.update(in_flight=LIMIT - 1, in_flight_until=timezone.now() + timedelta(seconds=30))
+    assert try_login("alice", PASSWORD, ELSEWHERE)["Retry-After"] == "1"
+
+    FailedAttempts.objects.update(in_flight_until=timezone.now())
+
+    assert try_login("alice", PASSWORD, ELSEWHERE).status_code == HTTPStatus.OK
+    assert FailedAttempts.objects.get().count == 1
+
+
+def test_an_attempt_of_a_window_that_is_over_counts_in_no_other(accounts: dict[str, User]) -> None:
+    with attempt(name="alice", address=None):
+        FailedAttempts.objects.update(ends_at=timezone.now())
+        guess("alice", 1)
+
+    assert (FailedAttempts.objects.get().count, FailedAttempts.objects.get().in_flight) == (1, 0)
+
+
 # Its owner ----------------------------------------------------------------------------------------
 
 
@@ -205,7 +270,7 @@ def test_many_logins_that_succeed_are_not_counted(accounts: dict[str, User]) -> 
 # Other ways to a password -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["set_password", "close"])
+@pytest.mark.parametrize("way", ["set_password", "change_email", "close"])
 def test_the_present_password_cannot_be_guessed_with_a_stolen_token(
     accounts: dict[str, User], way: str, hashes: list[str]
 ) -> None:
@@ -213,9 +278,11 @@ def test_the_present_password_cannot_be_guessed_with_a_stolen_token(
     thief.address = ELSEWHERE
 
     def try_password(password: str) -> Any:
-        given = {"current_password": password, "new_password": "another-long-passphrase"}
+        given = {"current_password": password, "new_password": "another-long-passphrase", "email": "m@example.com"}
         if way == "set_password":
             return thief.client.post("/auth/users/set_password/", given)
+        if way == "change_email":
+            return thief.client.patch("/auth/users/me/", given)
         return thief.client.delete("/auth/users/me/", given)
 
     assert [try_password("wrong").status_code for _ in range(LIMIT)] == [HTTPStatus.BAD_REQUEST] * LIMIT
@@ -268,7 +335,7 @@ def test_an_operator_unlocks_an_account(accounts: dict[str, User], capsys: pytes
 
     call_command("unlock", "ALICE")
 
-    assert capsys.readouterr().out == "22 failed attempts on this account are forgotten.\n"
+    assert capsys.readouterr().out == "20 failed attempts on this account are forgotten.\n"
     assert try_login("alice", PASSWORD, HOME).status_code == HTTPStatus.OK
     assert try_login("alice", PASSWORD, ELSEWHERE).status_code == HTTPStatus.OK
     assert unlock(name="alice") == 0

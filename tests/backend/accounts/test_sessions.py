@@ -184,6 +184,30 @@ def test_blacklist_ends_the_session_of_the_token(alice: User) -> None:
     assert client().post("/auth/jwt/blacklist/", {"refresh": here.refresh}).status_code == HTTPStatus.UNAUTHORIZED
 
 
+@pytest.mark.parametrize(("seconds", "is_in"), [(1, True), (60, False)])
+def test_a_spent_token_given_back_after_the_grace_ends_the_session(alice: User, seconds: float, is_in: bool) -> None:
+    spent, there = log_in("alice"), log_in("alice")
+    here = spent.renew()
+    spend_earlier(seconds)
+
+    answer = client().post("/auth/jwt/blacklist/", {"refresh": spent.refresh})
+
+    assert (answer.status_code, answer.json()) == (HTTPStatus.UNAUTHORIZED, OVER)
+    assert here.is_in() is is_in
+    assert there.is_in()
+
+
+def test_a_question_about_a_spent_token_ends_no_session(alice: User) -> None:
+    spent = log_in("alice")
+    here = spent.renew()
+    spend_earlier(60)
+
+    answer = client().post("/auth/jwt/verify/", {"token": spent.refresh})
+
+    assert (answer.status_code, answer.json()) == (HTTPStatus.UNAUTHORIZED, OVER)
+    assert here.is_in()
+
+
 def test_verify_knows_what_would_be_accepted(alice: User) -> None:
     visitor = log_in("alice")
     spent, visitor = visitor, visitor.renew()

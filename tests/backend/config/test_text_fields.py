@@ -144,8 +144,9 @@ def test_address_has_nothing_around_it(as_alice: APIClient, email: str) -> None:
     assert response.json() == {"email": ["Enter a valid email address."]}
 
 
-def test_address_may_be_taken_back(as_alice: APIClient) -> None:
-    assert as_alice.patch("/auth/users/me/", {"email": ""}).json()["email"] == ""
+def test_address_may_be_taken_back(as_alice: APIClient, password: str) -> None:
+    given = {"email": "", "current_password": password}
+    assert as_alice.patch("/auth/users/me/", given).json()["email"] == ""
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------

@@ -91,11 +91,31 @@ def test_release_that_knows_no_version_still_records_and_its_changes_still_count
     assert as_alice.get(url)["ETag"] != before
 
 
-def test_change_of_nothing_leaves_the_tag(as_alice: APIClient, coffee: Transaction) -> None:
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("patch", {}),
+        ("patch", {"description": "Coffee"}),
+        ("patch", {"amount": "-3.2"}),
+        ("put", {"amount": "-3.20", "description": " Coffee "}),
+    ],
+)
+def test_change_of_nothing_leaves_the_tag(
+    as_alice: APIClient, coffee: Transaction, method: str, body: dict[str, str]
+) -> None:
     before = as_alice.get(path(coffee))["ETag"]
 
-    assert as_alice.patch(path(coffee), {})["ETag"] == before
+    answer = getattr(as_alice, method)(path(coffee), body)
+
+    assert (answer.status_code, answer["ETag"]) == (HTTPStatus.OK, before)
+    assert answer.json() == as_alice.get(path(coffee)).json()
     assert as_alice.get(path(coffee))["ETag"] == before
+
+
+def test_change_that_is_sent_twice_counts_once(as_alice: APIClient, coffee: Transaction) -> None:
+    first, second = (as_alice.patch(path(coffee), {"description": "Espresso"}) for _ in range(2))
+
+    assert first["ETag"] == second["ETag"] != f'"{coffee.pk}-1"'
 
 
 # If-None-Match --------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_export_has_the_rows_of_its_owner_only(as_bob: APIClient, coffee: Transa
 
 @pytest.mark.parametrize(
     "text",
-    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("http://x","y")', "\uff1d1", "\uff0b1", "-"],
+    ["=1+1", "+1", "-1", "@SUM(A1)", "\t1", "\r1", "\n1", '=HYPERLINK("http://x","y")', "\uff1d1", "\uff0b1", "-"],
 )
 def test_description_that_a_spreadsheet_would_run_is_marked_as_text_in_csv_only(
     as_alice: APIClient, alice: User, text: str
@@ -136,6 +136,30 @@ def test_description_that_a_spreadsheet_would_run_is_marked_as_text_in_csv_only(
     record(alice, text)
 
     assert [row["description"] for row in table(as_alice.get(EXPORT))] == [f"'{text}"]
+    assert [row["description"] for row in lines(as_alice.get(f"{EXPORT}?format=jsonl"))] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("a;=1+1", "a;'=1+1"),
+        ("a,=1+1", "a,'=1+1"),
+        ("a\t@SUM(A1)", "a\t'@SUM(A1)"),
+        ("a\r\n=1", "a\r\n'=1"),
+        ("a\n-1", "a\n'-1"),
+        ("\t=1", "'\t'=1"),
+        (";=1;+1", ";'=1;'+1"),
+        ('a;"=1', "a;'\"=1"),
+        ('a;""=1', 'a;\'""=1'),
+        ("a;\uff1d1", "a;'\uff1d1"),
+    ],
+)
+def test_formula_after_what_may_end_a_cell_is_marked_in_csv_only(
+    as_alice: APIClient, alice: User, text: str, marked: str
+) -> None:
+    record(alice, text)
+
+    assert [row["description"] for row in table(as_alice.get(EXPORT))] == [marked]
     assert [row["description"] for row in lines(as_alice.get(f"{EXPORT}?format=jsonl"))] == [text]
 
 

@@ -103,6 +103,17 @@ def test_requests_without_a_key_record_each_time(as_alice: APIClient) -> None:
     assert not IdempotencyRecord.objects.exists()
 
 
+def test_number_and_text_are_different_bodies(as_alice: APIClient) -> None:
+    def send(amount: str) -> Any:
+        body = f'{{"amount": {amount}, "description": "Coffee"}}'
+        return as_alice.post(LIST, body, content_type="application/json", headers={"Idempotency-Key": "k"})
+
+    assert send("1.5").status_code == HTTPStatus.CREATED
+    assert send('"1.5"').status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert send("1.50").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert send("1.5")["Idempotency-Replayed"] == "true"
+
+
 # What a key does not do -----------------------------------------------------------------------------------------------
 
 
