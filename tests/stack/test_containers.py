@@ -30,13 +30,17 @@ NETWORKS = {
     "upkeep": {"data", "mail"},
     "nginx": {"edge", "application"},
 }
+KEYS = {"django_secret_key", "jwt_signing_key", "database_root_certificate"}
+"""What every process of the application reads, or may be told to read."""
 SECRETS = {
     "db": {"postgres_superuser_password", "postgres_migrator_password", "postgres_app_password"},
-    "migrate": {"django_secret_key", "jwt_signing_key", "postgres_migrator_password"},
-    "backend": {"django_secret_key", "jwt_signing_key", "postgres_app_password"},
-    "upkeep": {"django_secret_key", "jwt_signing_key", "postgres_app_password", "email_url"},
+    "migrate": {*KEYS, "postgres_migrator_password", "migrator_database_url"},
+    "backend": {*KEYS, "postgres_app_password", "database_url"},
+    "upkeep": {*KEYS, "postgres_app_password", "database_url", "email_url"},
     "nginx": set(),
 }
+EMPTY = {"email_url", "database_url", "migrator_database_url", "database_root_certificate"}
+"""Unless somebody fills them: tests/stack/test_mail.py, tests/stack/test_managed_database.py."""
 VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": {"/srv/nginx"}}
 IMAGES = ("db", "backend", "nginx")
 
@@ -58,8 +62,7 @@ def secrets(checkout: Path) -> dict[str, str]:
     """Every secret of the stack, by its name."""
     found = {path.name: path.read_text().strip() for path in (checkout / "secrets").iterdir()}
     assert found.keys() == set().union(*SECRETS.values())
-    # Empty, unless somebody configures mail: tests/stack/test_mail.py.
-    assert found.pop("email_url") == ""
+    assert {found.pop(name) for name in EMPTY} == {""}
     assert all(len(value) >= 20 for value in found.values())
     return found
 
