@@ -75,7 +75,14 @@ def connections(installation: Installation) -> Findings:
         name: int(environment.get(name) or installation.registry()[name].default or 0)
         for name in ("WEB_CONCURRENCY", "GUNICORN_THREADS", "POSTGRES_RESERVED_CONNECTIONS")
     }
-    settings, taken = _of_the_server(installation)
+    try:
+        settings, taken = _of_the_server(installation)
+    except NotSeen as reason:
+        if not re.search("too many clients|connection slots", str(reason)):
+            raise
+        message = "Every connection is taken, those that are reserved to the superuser too."
+        yield problem("connections.taken", message, "docker compose restart db")
+        return
     yield judge_arithmetic(
         installation,
         workers=figures["WEB_CONCURRENCY"],

@@ -25,7 +25,7 @@ from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
 from scripts.diagnosis.findings import Findings, Level, NotSeen, ok, problem
-from scripts.diagnosis.installation import Installation, read_dotenv, read_registry
+from scripts.diagnosis.installation import Container, Installation, read_dotenv, read_registry
 from scripts.diagnosis.redaction import Redactor
 
 from config.env import Environment
@@ -376,6 +376,23 @@ def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, le
 @pytest.mark.parametrize(("taken", "level"), [(10, "ok"), (90, "warning"), (97, "problem")])
 def test_taken_connections_are_judged(taken: int, level: str) -> None:
     assert database.judge_usage(taken, 97).level == level
+
+
+def test_a_database_that_lets_nobody_in_is_a_problem_and_one_that_is_away_is_unknown(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Container({"Config": {"Env": ["WEB_CONCURRENCY=2"], "Labels": {}}})
+    monkeypatch.setattr(Installation, "serving", lambda _self, _service: [backend])
+    answers = {"FATAL: sorry, too many clients already": ["problem"], "db does not run": ["unknown"]}
+    for answer, expected in answers.items():
+
+        def refuse(_self: Installation, _statement: str, answer: str = answer) -> None:
+            raise NotSeen(answer)
+
+        monkeypatch.setattr(Installation, "sql", refuse)
+        found = examine(Installation(checkout), {"connections": database.connections})
+
+        assert [str(finding.level) for finding in found] == expected
 
 
 @pytest.mark.parametrize(
