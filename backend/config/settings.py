@@ -197,6 +197,7 @@ if env.DJANGO_PROXY_ENABLED:
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 # TLS, its redirect and HSTS are nginx's; each silenced check says so.
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # CsrfViewMiddleware: the API takes no cookie; the admin switch adds it
@@ -243,6 +244,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "config.openapi.OperationSchema",
+    # The framework's own answers OPTIONS with docstrings and with fields that are not those of the operation.
+    "DEFAULT_METADATA_CLASS": "config.metadata.MediaTypes",
     "DEFAULT_PAGINATION_CLASS": "config.pagination.NumberedPages",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
