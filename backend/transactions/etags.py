@@ -12,8 +12,8 @@ IF_MATCH = "If-Match"
 IF_NONE_MATCH = "If-None-Match"
 
 TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-TAGS_PATTERN = rf"\*|{TAG}(?:[ \t]*,[ \t]*{TAG})*"
-"""RFC 9110, section 8.8.3: one star, or tags between commas."""
+TAGS_PATTERN = rf"\*|(?:,[ \t]*)*{TAG}(?:[ \t]*,(?:[ \t]*{TAG})?)*"
+"""RFC 9110, section 8.8.3: one star, or tags between commas; section 5.6.1.2: empty elements of a list are ignored."""
 
 
 class PreconditionFailed(APIException):

@@ -32,7 +32,9 @@ class OffsetPages(LimitOffsetPagination):
 
     default_limit = 5
     max_limit = 20
-    limit_query_description = "How many rows, 1 to 20; 5 when only `offset` is given, 10 when only `cursor` is."
+    limit_query_description = (
+        "How many rows; 20 at most, however large the number. 5 when only `offset` is given, 10 when only `cursor` is."
+    )
     offset_query_description = "How many rows to leave out first."
 
 
