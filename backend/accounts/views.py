@@ -48,8 +48,10 @@ PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
 class TokenPairSerializer(serializers.Serializer[Any]):
     """Both tokens."""
 
-    access = serializers.CharField(help_text="Send it as `Authorization: Bearer <access>`; lives 15 minutes.")
-    refresh = serializers.CharField(help_text="Exchange it once for the next pair; lives one day.")
+    access = serializers.CharField(
+        help_text="Send it as `Authorization: Bearer <access>`; lives 15 minutes by default."
+    )
+    refresh = serializers.CharField(help_text="Exchange it once for the next pair; lives one day by default.")
 
 
 @extend_schema_view(
