@@ -17,7 +17,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # Core ---------------------------------------------------------------------------------------------
 
 ALLOWED_HOSTS = env.DJANGO_ALLOWED_HOSTS
-# Read by config.middleware: whether X-Request-ID comes from nginx.
+# Read by config.clients and config.middleware: whether X-Forwarded-For and X-Request-ID come from nginx.
 BEHIND_PROXY = env.DJANGO_PROXY_ENABLED
 DEBUG = env.DJANGO_DEBUG
 SECRET_KEY = env.DJANGO_SECRET_KEY
@@ -73,7 +73,8 @@ if env.DJANGO_ADMIN_ENABLED:
         "django.contrib.messages.context_processors.messages",
     ]
 
-# nginx refuses bodies over NGINX_CLIENT_MAX_BODY_KB, at most 2 MiB; this bound is for the mode without it.
+# nginx refuses bodies over NGINX_CLIENT_MAX_BODY_KB, at most as much (nginx/entrypoint.sh). This is for the mode
+# without it.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 # Without a trailing slash the answer is 404: a redirect would turn a POST into a GET.
 APPEND_SLASH = False
@@ -249,10 +250,6 @@ REST_FRAMEWORK = {
     "DEFAULT_METADATA_CLASS": "config.metadata.MediaTypes",
     "DEFAULT_PAGINATION_CLASS": "config.pagination.NumberedPages",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
-    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
-    # nginx overwrites X-Forwarded-For with the one address it saw.
-    "NUM_PROXIES": 1 if env.DJANGO_PROXY_ENABLED else 0,
-    "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 
 # Accounts and tokens ------------------------------------------------------------------------------
@@ -270,6 +267,7 @@ DJOSER = {
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env.JWT_ACCESS_LIFETIME_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(hours=env.JWT_REFRESH_LIFETIME_HOURS),
+    # What accounts.sessions does, always. Only simplejwt's own serializers, which are not routed, would read these two.
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "ALGORITHM": "HS256",
