@@ -36,7 +36,7 @@ preload_app = True
 
 timeout = env.GUNICORN_TIMEOUT_SECONDS
 graceful_timeout = env.GUNICORN_GRACEFUL_TIMEOUT_SECONDS
-# Longer than nginx keeps idle connections to the backend (nginx/servers/, keepalive_timeout of the upstream), so
+# Longer than nginx keeps idle connections to the backend (nginx/snippets/upstream.conf, keepalive_timeout), so
 # that nginx, never Gunicorn, closes them: the other way round a request may meet a closing connection.
 keepalive = 75
 

@@ -282,7 +282,7 @@ show_certificate() {
 check_variables() {
   check_hosts
   check_auth_rate
-  # Below Django's DATA_UPLOAD_MAX_MEMORY_SIZE of 2.5 MB.
+  # No more than Django's DATA_UPLOAD_MAX_MEMORY_SIZE (backend/config/settings.py).
   check_whole NGINX_CLIENT_MAX_BODY_KB 1024 1 2048
   check_whole NGINX_CONNECTIONS_PER_ADDRESS 100 1 100000
   check_whole NGINX_UPSTREAM_TIMEOUT_SECONDS 12 1 600

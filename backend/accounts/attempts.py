@@ -180,7 +180,7 @@ def _begin(account_key: str, network: str) -> Attempt:
 
 
 def _settle(current: Attempt, outcome: str) -> None:
-    given = {
+    given: dict[str, str | datetime] = {
         "outcome": outcome,
         "account_key": current.account_key,
         "network": current.network,

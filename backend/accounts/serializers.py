@@ -20,7 +20,7 @@ from accounts.sessions import check_token, continue_session, end_session_of, ope
 from accounts.tokens import SESSION_CLAIM
 from accounts.validators import MaximumLengthValidator
 from config.clients import client_address
-from config.fields import TEXT_FIELDS, VISIBLE, EmailField, PasswordField, TextField
+from config.fields import SPACES, TEXT_FIELDS, VISIBLE, EmailField, PasswordField, TextField
 
 
 class UsernameField(TextField):
@@ -46,7 +46,8 @@ class LoginNameField(UsernameField):
 class NewPasswordField(PasswordField):
     """A password to be. AUTH_PASSWORD_VALIDATORS judge it as well: whether it is common, or like the name."""
 
-    pattern = r"^[^\u0000]*[^0-9\u0000][^\u0000]*$"  # not digits alone
+    # Neither digits alone nor spaces alone: something else, or some of both.
+    pattern = rf"^[^\u0000]*([^0-9\u0000{SPACES}]|[0-9][^\u0000]*[{SPACES}]|[{SPACES}][^\u0000]*[0-9])[^\u0000]*$"
     default_error_messages = {
         "min_length": "This password is too short. It must contain at least {min_length} characters.",
         "max_length": "Your password can contain at most {max_length} characters.",
@@ -111,7 +112,8 @@ class AccountSerializer(CurrentPasswordMixin, UniqueInAnyCaseMixin, UserSerializ
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse to change the address without the password."""
         known = attrs.pop("current_password", None) is not None
-        if not known and attrs.get("email", self.instance.email) != self.instance.email:
+        present = self.instance.email if self.instance else ""
+        if not known and attrs.get("email", present) != present:
             raise serializers.ValidationError(
                 {"current_password": ["Give your current password to change the e-mail address."]}
             )

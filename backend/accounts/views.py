@@ -48,8 +48,10 @@ PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
 class TokenPairSerializer(serializers.Serializer[Any]):
     """Both tokens."""
 
-    access = serializers.CharField(help_text="Send it as `Authorization: Bearer <access>`; lives 15 minutes.")
-    refresh = serializers.CharField(help_text="Exchange it once for the next pair; lives one day.")
+    access = serializers.CharField(
+        help_text="Send it as `Authorization: Bearer <access>`; lives 15 minutes by default."
+    )
+    refresh = serializers.CharField(help_text="Exchange it once for the next pair; lives one day by default.")
 
 
 @extend_schema_view(
@@ -98,7 +100,8 @@ class TokenPairSerializer(serializers.Serializer[Any]):
 class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
     """Register, and read, change or close one's own account.
 
-    djoser's own view set has more; what needs mail is not routed, nor what would list other accounts.
+    djoser's own view set has more, which is not routed: what would list other accounts, and what is about mail, which
+    the views below do without telling who has an account.
     """
 
     def get_authenticators(self) -> list[BaseAuthentication]:
@@ -294,8 +297,7 @@ class RefreshView(TokenViewBase):
         ),
         responses={
             200: OpenApiResponse(OpenApiTypes.OBJECT, "The token is valid; the object is empty."),
-            400: BAD_REQUEST,
-            **LOGOUT_ERRORS,
+            **CHANGE_ERRORS,
         },
     )
 )
@@ -330,12 +332,7 @@ class BlacklistView(TokenViewBase):
         summary="Log out",
         description="Ends the session of the access token: it and the session's refresh token stop working.",
         request=None,
-        responses={
-            204: OpenApiResponse(description="The session is over."),
-            401: UNAUTHORIZED,
-            429: TOO_MANY_REQUESTS,
-            503: UNAVAILABLE,
-        },
+        responses={204: OpenApiResponse(description="The session is over."), **LOGOUT_ERRORS},
     )
 )
 class LogoutView(APIView):
@@ -355,12 +352,7 @@ class LogoutView(APIView):
         summary="Log out everywhere",
         description="Ends every session of your account, this one too.",
         request=None,
-        responses={
-            204: OpenApiResponse(description="All sessions are over."),
-            401: UNAUTHORIZED,
-            429: TOO_MANY_REQUESTS,
-            503: UNAVAILABLE,
-        },
+        responses={204: OpenApiResponse(description="All sessions are over."), **LOGOUT_ERRORS},
     )
 )
 class LogoutAllView(APIView):
@@ -378,26 +370,14 @@ class LogoutAllView(APIView):
         operation_id="list_sessions",
         summary="List your sessions",
         description="Where your account is logged in, last used first.",
-        responses={
-            200: SessionSerializer(many=True),
-            400: BAD_REQUEST,
-            401: UNAUTHORIZED,
-            404: NOT_FOUND,
-            503: UNAVAILABLE,
-        },
+        responses={200: SessionSerializer(many=True), 400: BAD_REQUEST, 404: NOT_FOUND, **ALWAYS},
     ),
     destroy=extend_schema(
         tags=["sessions"],
         operation_id="end_session",
         summary="End a session",
         description="Its tokens stop working at the next request.",
-        responses={
-            204: OpenApiResponse(description="The session is over."),
-            401: UNAUTHORIZED,
-            404: NOT_FOUND,
-            429: TOO_MANY_REQUESTS,
-            503: UNAVAILABLE,
-        },
+        responses={204: OpenApiResponse(description="The session is over."), 404: NOT_FOUND, **LOGOUT_ERRORS},
     ),
 )
 class SessionViewSet(ListModelMixin, DestroyModelMixin, GenericViewSet[Session]):

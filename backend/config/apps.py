@@ -1,9 +1,9 @@
-"""The composition root as a Django app: its command, templates, static files and checks."""
+"""The composition root as a Django app."""
 
 from django.apps import AppConfig
 
 
 class ConfigConfig(AppConfig):
-    """Register the schema extensions and checks when Django starts."""
+    """Let Django find the commands, templates and static files of this folder."""
 
     name = "config"

@@ -11,6 +11,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from rest_framework.views import exception_handler as rest_framework_handler
+from rest_framework_simplejwt.exceptions import DetailDictMixin
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,11 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     if isinstance(exc, DATABASE_ERRORS):
         log_database_error(exc)
         exc = ServiceUnavailable()
-    return rest_framework_handler(exc, context)
+    response = rest_framework_handler(exc, context)
+    if response is not None and isinstance(exc, DetailDictMixin):
+        # simplejwt adds which class of token refused what.
+        response.data = {name: response.data[name] for name in ("detail", "code")}
+    return response
 
 
 def log_database_error(exc: BaseException) -> None:
@@ -77,6 +82,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
 def permission_denied(request: HttpRequest, exception: Exception) -> JsonResponse:
     """Answer a refusal outside Django REST framework."""
     return error(HTTPStatus.FORBIDDEN, "You do not have permission to perform this action.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> JsonResponse:
+    """Answer a form of the admin site that came without its cookie; Django's own answer is a page."""
+    return error(HTTPStatus.FORBIDDEN, "The form has no valid CSRF token. Allow cookies and load the page again.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

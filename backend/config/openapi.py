@@ -13,12 +13,20 @@ class ErrorSerializer(serializers.Serializer[Any]):
     """An error that concerns the whole request."""
 
     detail = serializers.CharField(help_text="What is wrong, for a person to read.")
+    code = serializers.CharField(
+        required=False, help_text="What is wrong, for a program; given where credentials or a token are refused."
+    )
 
 
 UNAUTHORIZED = OpenApiResponse(
     ErrorSerializer,
     "The credentials are missing, wrong, expired or spent.",
-    examples=[OpenApiExample("No token", {"detail": "Authentication credentials were not provided."})],
+    examples=[
+        OpenApiExample("No token", {"detail": "Authentication credentials were not provided."}),
+        OpenApiExample(
+            "A bad token", {"detail": "Given token not valid for any token type", "code": "token_not_valid"}
+        ),
+    ],
 )
 NOT_FOUND = OpenApiResponse(
     ErrorSerializer,

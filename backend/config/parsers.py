@@ -15,6 +15,11 @@ Python 3.14 reads some 90 000 of them before its stack is full. Whatever shows s
 framework that looks whether a field is blank, takes time by the square of the depth: half a second for 50 000.
 """
 
+MAX_DIGITS = 1000
+"""Of a whole number. Python has a bound of its own, since reading one takes time by the square of its length, and tells
+the client how to raise it.
+"""
+
 TOO_DEEP = "JSON parse error - nested too deeply."
 
 
@@ -34,6 +39,7 @@ class StrictJSONParser(JSONParser):
                 # more than characters, `charset=bz2` would unpack a body of any size.
                 stream.read().decode("utf-8"),
                 parse_float=Decimal,
+                parse_int=_whole_number,
                 parse_constant=_refuse_constant,
                 object_pairs_hook=_unique_names,
             )
@@ -62,6 +68,12 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("an object has the same name twice.")
     return value
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has more than {MAX_DIGITS} digits.")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:

@@ -17,7 +17,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 # Core ---------------------------------------------------------------------------------------------
 
 ALLOWED_HOSTS = env.DJANGO_ALLOWED_HOSTS
-# Read by config.middleware: whether X-Request-ID comes from nginx.
+# Read by config.clients and config.middleware: whether X-Forwarded-For and X-Request-ID come from nginx.
 BEHIND_PROXY = env.DJANGO_PROXY_ENABLED
 DEBUG = env.DJANGO_DEBUG
 # The first key signs, all of them verify: so one can be replaced and nobody notices.
@@ -75,7 +75,8 @@ if env.DJANGO_ADMIN_ENABLED:
         "django.contrib.messages.context_processors.messages",
     ]
 
-# nginx refuses bodies over NGINX_CLIENT_MAX_BODY_KB, at most 2 MiB; this bound is for the mode without it.
+# nginx refuses bodies over NGINX_CLIENT_MAX_BODY_KB, at most as much (nginx/entrypoint.sh). This is for the mode
+# without it.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 # Without a trailing slash the answer is 404: a redirect would turn a POST into a GET.
 APPEND_SLASH = False
@@ -128,6 +129,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "OPTIONS": {"min_length": 8},
     },
     {"NAME": "accounts.validators.MaximumLengthValidator"},
+    {"NAME": "accounts.validators.VisibleCharacterValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
@@ -202,6 +204,7 @@ if env.DJANGO_PROXY_ENABLED:
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
 # TLS, its redirect and HSTS are nginx's; each silenced check says so.
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # CsrfViewMiddleware: the API takes no cookie; the admin switch adds it
@@ -248,12 +251,10 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "config.openapi.OperationSchema",
+    # The framework's own answers OPTIONS with docstrings and with fields that are not those of the operation.
+    "DEFAULT_METADATA_CLASS": "config.metadata.MediaTypes",
     "DEFAULT_PAGINATION_CLASS": "config.pagination.NumberedPages",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
-    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
-    # nginx overwrites X-Forwarded-For with the one address it saw.
-    "NUM_PROXIES": 1 if env.DJANGO_PROXY_ENABLED else 0,
-    "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 
 # Accounts and tokens ------------------------------------------------------------------------------
@@ -271,6 +272,7 @@ DJOSER = {
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env.JWT_ACCESS_LIFETIME_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(hours=env.JWT_REFRESH_LIFETIME_HOURS),
+    # What accounts.sessions does, always. Only simplejwt's own serializers, which are not routed, would read these two.
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "ALGORITHM": "HS256",

@@ -15,6 +15,9 @@ TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 TAGS_PATTERN = rf"\*|{TAG}(?:[ \t]*,[ \t]*{TAG})*"
 """RFC 9110, section 8.8.3: one star, or tags between commas."""
 
+ACCEPTED = rf"\*|(?:,[ \t]*)*{TAG}(?:[ \t]*,(?:[ \t]*{TAG})?)*"
+"""The same with empty elements, which nobody may send and everybody has to ignore (section 5.6.1.2)."""
+
 
 class PreconditionFailed(APIException):
     """412: the row is not in the state that the client has seen."""
@@ -53,6 +56,6 @@ def _tags(request: Request, header: str) -> list[str] | None:
     given = request.headers.get(header)
     if given is None:
         return None
-    if not re.fullmatch(TAGS_PATTERN, given):
+    if not re.fullmatch(ACCEPTED, given):
         raise ValidationError({header: ['Give * or entity tags in double quotes, separated by commas: "1-1".']})
     return re.findall(rf"\*|{TAG}", given) if given != "*" else ["*"]

@@ -58,10 +58,6 @@ class DescriptionSearchFilter(SearchFilter):
         parameters[0]["schema"] |= {"maxLength": MAX_LENGTH, "pattern": NO_NUL}
         return parameters
 
-    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: APIView) -> QuerySet[Any]:
-        """Return the rows that match."""
-        return super().filter_queryset(request, queryset, view)
-
 
 class AmountField(forms.Field):
     """An amount as it is written in a body; Django's own field also takes ``1e3`` and the digits of every script."""

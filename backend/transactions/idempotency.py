@@ -21,7 +21,8 @@ from config.upkeep import delete_in_batches
 from transactions.models import IdempotencyRecord
 
 HEADER = "Idempotency-Key"
-KEY_PATTERN = r"[\x21-\x7e]{1,255}"
+KEY_PATTERN = r"[\x21-\x2b\x2d-\x7e]{1,255}"
+"""No comma: two headers arrive as one, with a comma between them, and which of the two was meant nobody knows."""
 KEPT_FOR = timedelta(hours=24)
 KEPT_HEADERS = ("ETag", "Location")
 """The headers that are part of the answer; the others belong to the exchange."""
@@ -48,7 +49,7 @@ def key_of(request: Request) -> str | None:
     """Return the key of a request, or None; raise ``ValidationError`` (400) for one that is malformed."""
     key: str | None = request.headers.get(HEADER)
     if key is not None and not re.fullmatch(KEY_PATTERN, key):
-        raise ValidationError({HEADER: ["Give 1 to 255 visible ASCII characters, without spaces."]})
+        raise ValidationError({HEADER: ["Give one key: 1 to 255 visible ASCII characters, without spaces and commas."]})
     return key
 
 

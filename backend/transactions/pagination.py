@@ -16,13 +16,10 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import replace_query_param
 from rest_framework.views import APIView
 
-from config.pagination import BY_NUMBER, NumberedPages
+from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
-LARGEST_NUMBER = 2**31 - 1
-"""Beyond it lies no row, and beyond 2**63 PostgreSQL's OFFSET itself."""
-
 LARGEST_ID = 2**63 - 1
 """What PostgreSQL can compare with a bigint."""
 
@@ -32,7 +29,9 @@ class OffsetPages(LimitOffsetPagination):
 
     default_limit = 5
     max_limit = 20
-    limit_query_description = "How many rows, 1 to 20; 5 when only `offset` is given, 10 when only `cursor` is."
+    limit_query_description = (
+        "How many rows; 20 at most, however large the number. 5 when only `offset` is given, 10 when only `cursor` is."
+    )
     offset_query_description = "How many rows to leave out first."
 
 

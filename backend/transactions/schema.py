@@ -6,7 +6,7 @@ from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction
 
-from transactions.models import LARGEST_AMOUNT
+from transactions.models import AMOUNT_PATTERN, LARGEST_AMOUNT
 
 
 class AmountFieldExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call] # registers itself
@@ -21,8 +21,7 @@ class AmountFieldExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-
         largest = float(LARGEST_AMOUNT)
         return {
             "oneOf": [
-                # The same pattern as in AmountField.
-                {"type": "string", "format": "decimal", "pattern": r"^-?[0-9]{1,8}(\.[0-9]{1,2})?$"},
+                {"type": "string", "format": "decimal", "pattern": f"^{AMOUNT_PATTERN}$"},
                 {"type": "number", "multipleOf": 0.01, "minimum": -largest, "maximum": largest},
             ]
         }

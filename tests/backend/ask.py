@@ -19,7 +19,9 @@ def main() -> None:
 
     django.setup()
     from django.conf import settings  # noqa: PLC0415
-    from rest_framework.test import APIClient  # noqa: PLC0415
+    from rest_framework.test import APIClient, APIRequestFactory  # noqa: PLC0415
+
+    APIRequestFactory.default_format = "json"
 
     given = json.load(sys.stdin)
     settings.STATIC_ROOT = given["static_root"]

@@ -20,11 +20,14 @@ from django.db import connection
 from django.test import override_settings
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
-from rest_framework.test import APIClient
+from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts.models import User
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
+
+# The API reads nothing else.
+APIRequestFactory.default_format = "json"
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = ROOT / "backend"

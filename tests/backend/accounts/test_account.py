@@ -141,7 +141,9 @@ def test_set_password_needs_the_current_one(as_alice: APIClient, alice: User) ->
     assert refresh(as_alice, session).status_code == HTTPStatus.OK
 
 
-@pytest.mark.parametrize("weak", ["short", "password123", "1234567890123", "alice@example.com", "x" * 129])
+@pytest.mark.parametrize(
+    "weak", ["short", "password123", "1234567890123", "alice@example.com", "x" * 129, " " * 8, "\u3000" * 8]
+)
 def test_set_password_refuses_a_weak_one(as_alice: APIClient, password: str, weak: str) -> None:
     response = set_password(as_alice, password, weak)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from django.test import RequestFactory
 from django.urls import path
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -44,10 +46,39 @@ def assert_json_error(response: Any, status: HTTPStatus, detail: str | None = No
     assert response.status_code == status
     assert response["Content-Type"] == "application/json"
     body = response.json()
-    assert set(body) <= {"detail", "code", "messages"}
+    assert set(body) <= {"detail", "code"}
     if detail is not None:
         assert body == {"detail": detail}
     assert re.fullmatch(r"[0-9a-f]{32}", response["X-Request-ID"])
+
+
+def test_bad_token_answers_401_without_names_of_the_inside(anonymous: APIClient) -> None:
+    response = anonymous.get("/api/transactions/", headers={"Authorization": "Bearer abc"})
+
+    assert_json_error(response, HTTPStatus.UNAUTHORIZED)
+    assert response.json() == {"detail": "Given token not valid for any token type", "code": "token_not_valid"}
+    assert response["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_form_without_its_cookie_answers_403_in_json(rf: RequestFactory) -> None:
+    middleware = CsrfViewMiddleware(lambda _: HttpResponse())
+
+    response = middleware.process_view(rf.post("/admin/login/"), broken_page, (), {})
+
+    assert response is not None
+    assert (response.status_code, response["Content-Type"]) == (HTTPStatus.FORBIDDEN, "application/json")
+    assert b"CSRF" in response.content
+
+
+@pytest.mark.parametrize(
+    "path", ["/auth/users/", "/auth/users/me/", "/auth/jwt/create/", "/auth/sessions/", "/api/transactions/"]
+)
+def test_options_name_media_types_and_nothing_of_the_inside(as_alice: APIClient, path: str) -> None:
+    response = as_alice.options(path)
+
+    assert response.status_code == HTTPStatus.OK
+    assert response.json() == {"renders": ["application/json"], "parses": ["application/json"]}
+    assert "OPTIONS" in response["Allow"]
 
 
 @pytest.mark.parametrize(

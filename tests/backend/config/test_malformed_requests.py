@@ -226,6 +226,15 @@ def test_more_parameters_than_anybody_needs_are_refused_in_json(as_alice: APICli
     assert response.json() == {"detail": "Bad request."}
 
 
+def test_number_that_is_too_long_is_refused_in_our_words(as_alice: APIClient) -> None:
+    body = b'{"amount": ' + b"9" * 5000 + b', "description": "x"}'
+
+    answer = as_alice.post("/api/transactions/", body, content_type="application/json")
+
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    assert answer.json() == {"detail": "JSON parse error - a number has more than 1000 digits."}
+
+
 @pytest.mark.parametrize("method", ["head", "options", "trace"])
 def test_uncommon_methods_are_never_a_failure(
     as_alice: APIClient, anonymous: APIClient, operations: list[Operation], method: str

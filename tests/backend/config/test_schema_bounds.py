@@ -40,7 +40,8 @@ def test_new_password_has_its_bounds(parts: dict[str, Any], name: str, field: st
     password = parts[name]["properties"][field]
 
     assert (password["minLength"], password["maxLength"]) == (8, 128)
-    assert not re.search(password["pattern"], "12345678")
+    assert not any(re.search(password["pattern"], bad) for bad in ("12345678", " " * 8, "\u3000\t" * 4))
+    assert all(re.search(password["pattern"], good) for good in ("1234 678", "       1", "p w o r d"))
     assert not re.search(password["pattern"], "with\x00NUL")
     assert re.search(password["pattern"], "12345678a")
 

@@ -26,8 +26,9 @@ MALFORMED = [
     '"1',
     '1"',
     '"a" "b"',
-    '"a",',
-    ',"a"',
+    ",",
+    ", ,",
+    ',"a',
     'w/"a"',
     '*, "a"',
     '"a b"',
@@ -121,7 +122,7 @@ def test_change_that_is_sent_twice_counts_once(as_alice: APIClient, coffee: Tran
 # If-None-Match --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", ["{}", "W/{}", '"x", {}', '"x" ,\tW/{} , "y"', "*"])
+@pytest.mark.parametrize("given", ["{}", "W/{}", "{},", ", ,{}", '"x",, {} ,', '"x", {}', '"x" ,\tW/{} , "y"', "*"])
 @pytest.mark.parametrize("method", ["get", "head"])
 def test_state_that_the_client_has_is_not_sent_again(
     as_alice: APIClient, coffee: Transaction, given: str, method: str
