@@ -8,7 +8,9 @@ import pytest
 from config.env import Environment
 from tests.deployment.conftest import ROOT, Compose
 
-TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+TEXT = "".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in ("docker-compose.yml", "docker-compose.listeners.yml")
+)
 SOURCE = "\n".join(line for line in TEXT.splitlines() if not line.lstrip().startswith("#"))
 VARIABLES = {variable.name: variable for variable in Environment.variables()}
 NAMES = {name for variable in Environment.variables() for name in variable.names}
@@ -138,10 +140,10 @@ def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: s
 
 def test_names_say_whose_they_are_and_in_what_unit() -> None:
     prefixes = (
-        *("DJANGO_", "JWT_", "EMAIL_", "UPKEEP_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_"),
+        *("DJANGO_", "JWT_", "EMAIL_", "TLS_", "UPKEEP_", "POSTGRES_", "GUNICORN_", "NGINX_", "BACKEND_", "DB_"),
         *("PYTHON_", "DEBIAN_"),
     )
-    of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "RELEASE"}
+    of_the_ecosystem = {"WEB_CONCURRENCY", "BIND_ADDRESS", "HTTP_PORT", "HTTPS_PORT", "RELEASE"}
     units = {"seconds": "_SECONDS", "milliseconds": "_MS", "minutes": "_MINUTES", "hours": "_HOURS", "in MB": "_MB"}
     for name, variable in VARIABLES.items():
         assert name.startswith(prefixes) or name in of_the_ecosystem, name

@@ -135,7 +135,8 @@ def test_nginx_names_all_bad_variables_at_once(stack: Stack) -> None:
 def test_compose_without_an_env_file_names_the_command_that_makes_it(
     command: tuple[str, ...], checkout: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(checkout / "docker-compose.yml", tmp_path)
+    for name in ("docker-compose.yml", "docker-compose.listeners.yml"):
+        shutil.copy(checkout / name, tmp_path)
     known = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
 
     result = run("docker", "compose", *command, check=False, cwd=tmp_path, env=known)
