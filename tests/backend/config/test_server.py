@@ -197,7 +197,7 @@ def two_workers(configuration: dict[str, str]) -> Iterator[tuple[int, "subproces
 
 def ask_until_refused(port: int, deadline: float) -> list[str]:
     """Make one connection after the other; return what became of each that was made."""
-    outcomes = []
+    outcomes: list[str] = []
     while time.monotonic() < deadline:
         try:
             status, _, _ = raw(port, b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
