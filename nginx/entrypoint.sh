@@ -134,8 +134,8 @@ check_tls() {
   for name in TLS_CERT_FILE TLS_KEY_FILE; do
     if [[ -z ${!name+set} ]]; then
       complaints+=("$name is missing although $others is set: set both for HTTPS, or neither.")
-    elif [[ ! ${!name} =~ ^/[^[:space:]:]+$ ]]; then
-      complaints+=("$name must be the absolute path of a PEM file on this host; without both there is no HTTPS.")
+    elif [[ ! ${!name} =~ ^/[^[:space:]:]+/[^[:space:]:/]+$ ]]; then
+      complaints+=("$name must be the absolute path of a PEM file, in a folder of its own; remove both for plain HTTP.")
     fi
     others=TLS_CERT_FILE
   done

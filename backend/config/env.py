@@ -733,15 +733,15 @@ class Environment:
         "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE"
         " it switches HTTPS on: plain HTTP then only redirects. Of the containers, nginx alone sees the folder of the"
         " file; a new file is served within a minute, without a restart.",
-        parse=text(r"/[^\s:]+"),
-        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        parse=text(r"/[^\s:]+/[^\s:/]+"),
+        accepts="the absolute path of a PEM file, in a folder of its own, that user 101 may read",
         example="/etc/transactions/tls/certificate.pem",
         readers=("compose", "nginx", "scripts"),
     )
     TLS_KEY_FILE = OptionalVariable(
         "The private key of the certificate, without a password.",
-        parse=text(r"/[^\s:]+"),
-        accepts="the absolute path of a PEM file on this host that its user 101 may read",
+        parse=text(r"/[^\s:]+/[^\s:/]+"),
+        accepts="the absolute path of a PEM file, in a folder of its own, that user 101 may read",
         example="/etc/transactions/tls/key.pem",
         readers=("compose", "nginx", "scripts"),
     )

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from django.conf import settings
 
 from accounts.mail import TURN
@@ -148,6 +149,21 @@ def test_nginx_alone_publishes_one_port_on_the_address_of_the_operators_choice(c
         "nginx": ["${BIND_ADDRESS:-127.0.0.1}:${HTTP_PORT:-8080}:8080"],
     }
     assert not [name for name in SERVICES if "expose" in service(compose, name)]
+
+
+def test_the_port_and_the_files_of_https_are_there_only_with_a_certificate(compose: Compose) -> None:
+    listeners = yaml.safe_load((ROOT / "docker-compose.listeners.yml").read_text())["services"]
+    extended = {name: service(compose, name).get("extends") for name in SERVICES}
+
+    assert extended.pop("nginx") == {"file": "docker-compose.listeners.yml", "service": "http${TLS_CERT_FILE:+s}"}
+    assert set(extended.values()) == {None}
+    assert listeners["http"] == {}
+    https = listeners["https"]
+    assert https["ports"] == ["${BIND_ADDRESS:-127.0.0.1}:${HTTPS_PORT:-8443}:8443"]
+    assert {mount["target"] for mount in https["volumes"]} == {"/run/tls/certificate", "/run/tls/key"}
+    for mount in https["volumes"]:
+        assert (mount["type"], mount["read_only"], mount["bind"]) == ("bind", True, {"create_host_path": False})
+    assert set(https) == {"ports", "volumes"}
 
 
 def test_database_is_reached_over_a_network_of_its_own(compose: Compose) -> None:

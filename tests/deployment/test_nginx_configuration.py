@@ -26,8 +26,6 @@ NGINX = REPOSITORY / "nginx"
 ENV = (REPOSITORY / "backend/config/env.py").read_text()
 EX_CONFIG = 78
 
-HTTP_ANSWERS = ("snippets/application.conf", "snippets/redirect-to-https.conf")
-"""What the listener without TLS answers, without a certificate and with one."""
 
 # For a host without the package gettext-base: the variables of the first argument, and no others, by their values.
 ENVSUBST = f"""\
@@ -466,6 +464,79 @@ def test_entrypoint_refuses_what_the_registry_refuses_as_a_rate(container: Conta
     assert "NGINX_AUTH_RATE must be" in result.stderr
 
 
+# TLS -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_certificate_nothing_listens_for_tls(container: Container) -> None:
+    container.start("--test", DJANGO_ALLOWED_HOSTS="localhost")
+
+    assert container.rendered("servers/https.conf") == ""
+    assert "include snippets/application.conf;" in container.rendered("servers/http.conf")
+
+
+@pytest.fixture
+def secure(container: Container) -> Container:
+    """An entry point that finds a certificate and its key where Compose mounts them."""
+    assert shutil.which("openssl"), "openssl is missing: install the package openssl"
+    script = container.root / "etc/nginx/entrypoint.sh"
+    text = script.read_text().replace("=/tmp/tls", f"={container.root}/tmp/tls")
+    script.write_text(text.replace("=/run/tls", f"={container.root}/run/tls"))
+    for folder in ("certificate", "key"):
+        (container.root / "run/tls" / folder).mkdir(parents=True)
+    files = ("-keyout", "run/tls/key/key.pem", "-out", "run/tls/certificate/certificate.pem")
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost", "-days", "30")
+    command = ["openssl", "req", "-x509", "-nodes", *kind, *files]
+    subprocess.run(command, cwd=container.root, check=True, capture_output=True)
+    return container
+
+
+TLS_FILES = {"TLS_CERT_FILE": "/etc/tls/certificate.pem", "TLS_KEY_FILE": "/etc/tls/key.pem"}
+
+
+@pytest.mark.parametrize("port", ["8443", "443"])
+def test_with_a_certificate_plain_http_redirects_and_https_serves(secure: Container, port: str) -> None:
+    result = secure.start("--test", DJANGO_ALLOWED_HOSTS="localhost", HTTPS_PORT=port, **TLS_FILES)
+
+    assert result.returncode == 0, result.stderr
+    assert "include snippets/redirect-to-https.conf;" in secure.rendered("servers/http.conf")
+    assert "include snippets/application.conf" not in secure.rendered("servers/http.conf")
+    assert "listen 8443 ssl;" in secure.rendered("servers/https.conf")
+    assert "server_name localhost;" in secure.rendered("servers/https.conf")
+    assert f'default ":{port}";' in secure.rendered("snippets/port-of-https.conf")
+    pair = (secure.root / "tmp/tls/pair.new").read_text()
+    assert pair.index("BEGIN CERTIFICATE") < pair.index("PRIVATE KEY")
+    assert (secure.root / "tmp/tls/pair.new").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", TLS_FILES)
+@pytest.mark.parametrize("value", ["", "certificate.pem", "/certificate.pem", "/a b/c", "/a/", None])
+def test_a_file_of_tls_that_is_missing_or_no_path_is_refused_by_name(
+    secure: Container, name: str, value: str | None
+) -> None:
+    given = {key: path for key, path in (TLS_FILES | {name: value}).items() if path is not None}
+
+    result = secure.start("--test", DJANGO_ALLOWED_HOSTS="localhost", **given)
+
+    assert result.returncode == EX_CONFIG
+    assert [line.split()[1] for line in result.stderr.splitlines() if line.startswith("  - ")] == [name]
+
+
+def test_both_listeners_for_tls_are_alike() -> None:
+    servers = [found for found in every("server") if found.file.name == "https.conf.template"]
+
+    assert len(servers) == 2
+    for server in servers:
+        found = {(inner.name, *inner.arguments) for inner in server.walk()}
+        assert ("http2", "on") in found
+        assert ("include", "snippets/tls.conf") in found
+    assert only("ssl_protocols").arguments == ["TLSv1.2", "TLSv1.3"]
+
+
+def test_only_suites_with_forward_secrecy_and_authenticated_encryption_are_offered() -> None:
+    for suite in only("ssl_ciphers").arguments[0].split(":"):
+        assert re.fullmatch(r"ECDHE-(ECDSA|RSA)-(AES(128|256)-GCM-SHA(256|384)|CHACHA20-POLY1305)", suite)
+
+
 # gixy ----------------------------------------------------------------------------------------------
 
 
@@ -493,11 +564,13 @@ def test_gixy_finds_nothing(container: Container) -> None:
 def test_includes_name_files_that_exist_and_every_file_is_included() -> None:
     included = set()
     for directive in every("include"):
-        (written,) = directive.arguments
-        assert "*" not in written, f"{directive.file.name} includes by glob"
-        if written == "mime.types":  # of the base image
-            continue
-        for target in HTTP_ANSWERS if written == "${NGINX_HTTP_ANSWERS}" else [written]:
+        (named,) = directive.arguments
+        # What entrypoint.sh chooses from.
+        chosen = re.findall(r"NGINX_HTTP_ANSWERS=(\S+)", (NGINX / "entrypoint.sh").read_text())
+        for target in chosen if named == "${NGINX_HTTP_ANSWERS}" else [named]:
+            assert "*" not in target, f"{directive.file.name} includes by glob"
+            if target == "mime.types":  # of the base image
+                continue
             rendered = target.startswith("/tmp/nginx/")
             path = NGINX / (f"{target.removeprefix('/tmp/nginx/')}.template" if rendered else target)
             assert path.exists(), f"{directive.file.name} includes {target}, which does not exist"
@@ -527,10 +600,13 @@ def test_only_one_file_adds_headers_and_to_every_status() -> None:
 def test_no_header_is_sent_by_both_nginx_and_the_backend() -> None:
     hidden = {directive.arguments[0] for directive in every("proxy_hide_header")}
     added = {directive.arguments[0] for directive in every("add_header")}
-    # Added only when the backend did not send it; of TLS the backend says nothing.
+    # Added only when the backend did not send it.
     only_where_missing = {"Retry-After", "Allow"}
+    settings = (REPOSITORY / "backend/config/settings.py").read_text()
+    assert "SECURE_HSTS_SECONDS =" not in settings
+    never_sent_by_the_backend = {"Strict-Transport-Security"}
 
-    assert added - hidden == only_where_missing | {"Strict-Transport-Security"}
+    assert added - hidden == only_where_missing | never_sent_by_the_backend
     assert hidden <= added, "a header of the backend is hidden and not replaced"
 
 
@@ -586,11 +662,14 @@ def error_locations() -> dict[str, tuple[HTTPStatus, str]]:
     """Status and body of every location that an error_page leads to."""
     found = {}
     for directive in every("location"):
-        if directive.arguments[-1] == "/deployment":  # for ./scripts/deploy, on the loopback address
-            continue
         for answer in directive.block:
-            # health.conf speaks to the container alone.
-            if answer.name == "return" and len(answer.arguments) == 2 and answer.file.name != "health.conf":
+            # health.conf speaks to the container alone; a redirect has an address in place of a body.
+            if (
+                answer.name == "return"
+                and len(answer.arguments) == 2
+                and answer.file.name != "health.conf"
+                and not answer.arguments[0].startswith("3")
+            ):
                 found[directive.arguments[-1]] = (HTTPStatus(int(answer.arguments[0])), answer.arguments[1])
     return found
 

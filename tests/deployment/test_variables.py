@@ -8,7 +8,9 @@ import pytest
 from config.env import Environment
 from tests.deployment.conftest import ROOT, Compose
 
-TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+TEXT = "".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in ("docker-compose.yml", "docker-compose.listeners.yml")
+)
 SOURCE = "\n".join(line for line in TEXT.splitlines() if not line.lstrip().startswith("#"))
 VARIABLES = {variable.name: variable for variable in Environment.variables()}
 NAMES = {name for variable in Environment.variables() for name in variable.names}
@@ -140,7 +142,7 @@ def test_every_reader_is_a_part_of_the_stack() -> None:
 
 
 def test_defaults_in_compose_are_those_that_are_declared() -> None:
-    # Not the tag of one image that is the tag of all unless it is given.
+    # Another variable as the default of one is no default.
     defaults = re.findall(r"\$\{(\w+):-([^}$]*)\}", SOURCE)
 
     assert defaults

@@ -59,8 +59,6 @@ def accepts(stack: Stack, role: str, password: str) -> bool:
     db = stack.container("db")
     address = db.address(f"{stack.name()}_data")
     ask = 'read -r PGPASSWORD; export PGPASSWORD; exec psql -X -At -h "$0" -U "$1" -d transactions -c "SELECT 1"'
-        f'read -r PGPASSWORD; export PGPASSWORD; exec psql -X -At -h {address} -U {role} -d transactions -c "SELECT 1"'
-    )
     command = ("docker", "exec", "--interactive", db.id, "bash", "-c", ask, address, role)
     return run(*command, check=False, input=f"{password}\n").stdout == "1\n"
 

@@ -1,6 +1,7 @@
 """Gunicorn with the application, as the container runs it, over a real socket."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -173,3 +174,66 @@ def test_options_that_no_registry_declares_do_not_reach_the_server(serve: Python
     assert done.returncode == 0, done.stderr
     assert "['*']" not in done.stdout
     assert "0.0.0.0:1'" not in done.stdout
+
+
+@pytest.fixture
+def two_workers(configuration: dict[str, str]) -> Iterator[tuple[int, "subprocess.Popen[bytes]", list[int]]]:
+    """Return the port of a server with two workers, its process and theirs."""
+    port = free_port()
+    variables = {"GUNICORN_BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "2", "GUNICORN_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "config.serve"], cwd=BACKEND, env={**configuration, **variables}, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        workers: list[int] = []
+        while len(workers) < 2:
+            if b"Booting worker with pid: " in (line := process.stderr.readline()):
+                workers.append(int(line.rpartition(b":")[2]))
+        yield port, process, workers
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(30) == 0
+
+
+def ask_until_refused(port: int, deadline: float) -> list[str]:
+    """Make one connection after the other; return what became of each that was made."""
+    outcomes: list[str] = []
+    while time.monotonic() < deadline:
+        try:
+            status, _, _ = raw(port, b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        except ConnectionRefusedError:
+            return outcomes
+        except (OSError, AssertionError) as error:
+            outcomes.append(repr(error))
+        else:
+            outcomes.append("answered" if status < HTTPStatus.INTERNAL_SERVER_ERROR else str(status))
+    raise AssertionError("nobody was refused")
+
+
+def test_server_that_is_told_to_stop_answers_whoever_has_connected_and_refuses_the_next(
+    two_workers: tuple[int, "subprocess.Popen[bytes]", list[int]],
+) -> None:
+    port, process, _ = two_workers
+    deadline = time.monotonic() + 20
+
+    with ThreadPoolExecutor(16) as pool:
+        clients = [pool.submit(ask_until_refused, port, deadline) for _ in range(16)]
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        outcomes = [outcome for client in clients for outcome in client.result()]
+
+    assert len(outcomes) > 100
+    assert set(outcomes) == {"answered"}
+
+
+def test_server_goes_on_when_one_worker_is_told_to_stop(
+    two_workers: tuple[int, "subprocess.Popen[bytes]", list[int]],
+) -> None:
+    port, _, workers = two_workers
+
+    os.kill(workers[0], signal.SIGTERM)
+    time.sleep(3)  # longer than the worker keeps idle connections
+
+    for _ in range(20):
+        status, _, _ = raw(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert status == HTTPStatus.OK
