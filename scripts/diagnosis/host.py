@@ -168,14 +168,17 @@ def _secrets(installation: Installation) -> Findings:
         except PermissionError:
             yield unknown(identity, f"{name} belongs to somebody else; run ./scripts/doctor as its owner")
             continue
-        declared = installation.registry().get(path.name.upper())
-        if not about.st_size and not (declared and declared.optional):
+        if not about.st_size and path.name not in MAY_BE_EMPTY:
             yield problem(identity, f"{name} is empty.", f"rm {name} && ./scripts/init && {UP}")
         elif about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             yield problem(identity, f"Others can change {name}.", f"chmod 0644 {name}")
         elif not about.st_mode & stat.S_IROTH:
             # The processes in the containers are no users of this host; the folder keeps its users out.
             yield problem(identity, f"{name} cannot be read by the containers' own users.", f"chmod 0644 {name}")
+
+
+MAY_BE_EMPTY = {"email_url", "database_url", "migrator_database_url", "database_root_certificate"}
+"""What ./scripts/init makes empty, for a person to fill."""
 
 
 def wanted_secrets(installation: Installation) -> list[Path]:
