@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.conftest import Site, kill_at_once
 from tests.deploy.load import Load
-from tests.stack.containers import eventually
+from tests.stack.containers import docker, eventually
 
 DEPLOYS = int(os.environ.get("DEPLOYS", "3"))
 ROLLBACKS = int(os.environ.get("ROLLBACKS", "1"))
@@ -147,13 +147,18 @@ def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load)
 
 def test_a_migration_waits_for_a_table_only_for_a_moment_and_tries_again(site: Site, load: Load) -> None:
     release = site.release(backend=SLOW_TABLE)
-    holder = "BEGIN; LOCK TABLE django_migrations IN ACCESS SHARE MODE; SELECT pg_sleep(8)"
-    database = site.stack.container("db")
+    holder = "BEGIN; LOCK TABLE django_migrations IN ACCESS SHARE MODE; SELECT pg_sleep(6)"
+    database, migration = site.stack.container("db"), f"{site.stack.name()}-deploy-migrate"
+
+    process = site.begin("deploy", release)
+    shown = ("ps", "--quiet", "--filter", f"name={migration}")
+    eventually(lambda: docker(*shown).stdout, within=ONE_SECONDS, what="the migration has begun")
+    # Django takes longer to start than this.
     database.execute("sh", "-c", f"psql -X -h 127.0.0.1 -U postgres -d transactions -c '{holder}' >/dev/null 2>&1 &")
+    _, said = process.communicate(timeout=ONE_SECONDS * 2)
 
-    done = site.script("deploy", release)
-
-    assert "a table is in use; trying again" in done.stderr
+    assert process.returncode == 0, said
+    assert "a table is in use; trying again" in said
     site.assert_serves(release)
 
 
