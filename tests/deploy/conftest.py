@@ -162,4 +162,6 @@ def kill_at_once(process: "subprocess.Popen[str]") -> None:
     """End the script as an operator's mistake or the kernel would: without a chance to clear up."""
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=10)
+    if process.stderr:
+        process.stderr.close()
     time.sleep(0.5)
