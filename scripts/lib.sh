@@ -275,6 +275,11 @@ replace_backends() {
   mapfile -t old < <(docker ps --all --quiet --filter label=com.docker.compose.service=backend \
     --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
     --filter label=com.docker.compose.oneoff=False)
+  # One that a killed run has just started or stopped is waited for: with two that refuse at once a request could meet
+  # both of them, one after the other.
+  compose up --detach --no-deps --no-build --no-recreate --wait --wait-timeout 60 --scale "backend=${#old[@]}" backend \
+    >>"$log" 2>&1 || true
+  sleep "$FORGOTTEN_SECONDS"
   for ((made = 0; made < wanted; made++)); do
     info "replacing the backends: $((made + 1)) of $wanted"
     compose up --detach --no-deps --no-build --no-recreate --wait --wait-timeout 120 \
@@ -293,8 +298,9 @@ replace_backends() {
   compose up --detach --no-deps --no-build --force-recreate --wait --wait-timeout 120 upkeep >>"$log" 2>&1
 }
 
-# Compose gave it its stop_grace_period.
-end_container() { docker stop "$1" && docker rm "$1"; }
+# end_container ID: Compose gave it its stop_grace_period. Then until nginx, which looks every second, knows it no more.
+FORGOTTEN_SECONDS=3
+end_container() { docker stop "$1" && docker rm "$1" && sleep "$FORGOTTEN_SECONDS"; }
 
 # Not by the number alone, which may have gone to another process since, or to one that has ended and that nobody has
 # asked how: kill -0 finds both.

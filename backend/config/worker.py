@@ -25,7 +25,7 @@ def close_sockets(listeners: list[Any], unlink: bool = True) -> None:
     _close_sockets(listeners, unlink)
 
 
-class DrainingWorker(ThreadWorker):  # type: ignore[misc] # Gunicorn ships no types
+class DrainingWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Takes what waits in the queue, then closes it for all workers: from there on nginx is refused at once."""
 
     def set_accept_enabled(self, enabled: bool) -> None:
