@@ -238,11 +238,11 @@ def test_of_twenty_changes_at_once_on_one_state_one_succeeds(
     alice: User, coffee: Transaction, sign_in: Callable[[User], APIClient], method: str
 ) -> None:
     clients = [sign_in(alice) for _ in range(20)]
-    for _ in range(10):
+    for round_ in range(10):
         tag = clients[0].get(path(coffee))["ETag"]
 
         answers = at_once(
-            partial(write, client, method, coffee, {"amount": f"{index}.00", "description": "x"}, tag)
+            partial(write, client, method, coffee, {"amount": f"{20 * round_ + index}.00", "description": "x"}, tag)
             for index, client in enumerate(clients)
         )
 
