@@ -176,7 +176,7 @@ def test_shell_of_the_database_stops_at_the_first_error(stack: Stack) -> None:
 def test_shell_of_the_backend_knows_the_application(stack: Stack) -> None:
     program = "from django.conf import settings; print('engine', settings.DATABASES['default']['ENGINE'])\n"
 
-    assert "engine django.db.backends.postgresql" in script(stack, "shell", "backend", stdin=program).stdout
+    assert "engine config.postgresql" in script(stack, "shell", "backend", stdin=program).stdout
 
 
 def test_shell_of_the_backend_may_be_bash(stack: Stack) -> None:
