@@ -69,7 +69,7 @@ class Authority:
         """Return what a client trusts."""
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
-            self.name, self.name, self.key.public_key(), x509.random_serial_number(), now - DAY, now + 90 * DAY
+            self.name, self.name, self.key.public_key(), x509.random_serial_number(), now - DAY, now + 400 * DAY
         )
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -79,7 +79,7 @@ class Authority:
         )
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def sign(self, *, begins: timedelta = -DAY, ends: timedelta = 60 * DAY, key: Key | None = None) -> Pair:
+    def sign(self, *, begins: timedelta = -DAY, ends: timedelta = 180 * DAY, key: Key | None = None) -> Pair:
         """Return a new certificate; ``begins`` and ``ends`` count from now."""
         key = key or new_key()
         now = datetime.now(UTC)

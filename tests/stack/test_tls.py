@@ -229,7 +229,7 @@ def test_doctor_learns_when_the_certificate_ends(secure: Secure) -> None:
 
     said = run("bash", "-c", ask, cwd=secure.stack.checkout).stdout
 
-    assert re.fullmatch(r"59 20[0-9-]+ [0-9:]+ UTC\n", said)
+    assert re.fullmatch(r"179 20[0-9-]+ [0-9:]+ UTC\n", said)
 
 
 # Replaced while it serves ---------------------------------------------------------------------------------------------
