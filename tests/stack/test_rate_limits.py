@@ -281,12 +281,20 @@ def test_an_operator_unlocks_an_account(stack: Stack, base_url: str, alice: Pers
 
 ON_IPV6 = "sed -i 's/listen 8080/listen [::]:8080/' /etc/nginx/servers/http.conf.template && exec /entrypoint.sh"
 NEIGHBOURS = """
-import fcntl, http.client, json, socket, struct, sys
+import fcntl, http.client, json, socket, struct, sys, time
 SIOCSIFADDR = 0x8916
 for address, times in json.load(sys.stdin):
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
         loopback = struct.pack("Ii", 128, socket.if_nametoindex("lo"))
         fcntl.ioctl(control, SIOCSIFADDR, socket.inet_pton(socket.AF_INET6, address) + loopback)
+    # The kernel calls an address tentative, and refuses to bind to it, until a task in its background has seen it.
+    for attempt in range(100):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as usable:
+            try:
+                usable.bind((address, 0))
+                break
+            except OSError:
+                time.sleep(0.1)
     for _ in range(times):
         connection = http.client.HTTPConnection("::1", 8080, source_address=(address, 0))
         connection.request("POST", "/auth/jwt/create/", "{}", {"Host": "localhost"})
