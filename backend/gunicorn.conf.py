@@ -25,8 +25,8 @@ util.write_error = write_json_error
 wsgi_app = "config.wsgi:application"
 bind = env.GUNICORN_BIND
 workers = env.WEB_CONCURRENCY
-# Threads, so that a request that waits for the database does not keep a health check waiting.
-worker_class = worker.DrainingWorker
+# Threads, so that requests which wait for the database do not keep the others waiting.
+worker_class = worker.Worker
 # Gunicorn has no hook between being told to end and telling its workers.
 sock.close_sockets = worker.close_sockets
 threads = env.GUNICORN_THREADS

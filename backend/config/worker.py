@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, which ends without dropping a connection.
+"""Gunicorn's threaded worker, which ends without dropping a connection and says that it lives however busy it is.
 
 Gunicorn's own stops to accept when it is told to end, but keeps the socket open for as long as it lives: whoever
 connects in between waits in the queue of the socket, has sent a request by then, and is cut off at the end. nginx may
@@ -7,7 +7,11 @@ repeat a request that was never sent, not one that was: a POST would fail (docs/
 
 import errno
 import mmap
+import selectors
 import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from gunicorn import sock
@@ -15,6 +19,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 _server_ends = mmap.mmap(-1, 1)
 """One byte that the workers share with the process that has forked them."""
+
+HEALTH = b"GET /healthz"
 
 _close_sockets = sock.close_sockets
 
@@ -25,8 +31,38 @@ def close_sockets(listeners: list[Any], unlink: bool = True) -> None:
     _close_sockets(listeners, unlink)
 
 
-class DrainingWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
-    """Takes what waits in the queue, then closes it for all workers: from there on nginx is refused at once."""
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """Serves each request in a thread, those for ``/healthz`` in one of their own.
+
+    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at once.
+    """
+
+    def init_process(self) -> None:
+        """Begin to serve; does not return before the worker ends."""
+        self.health_thread = ThreadPoolExecutor(1, "health")
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Hand a request to a thread as soon as its first bytes are there."""
+        try:
+            start = conn.sock.recv(len(HEALTH) + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            start = b""
+            # Threads may all be waiting for the database: nobody knows yet whether this request has to wait for them.
+            if self.alive and not (conn.initialized or conn.data_ready):
+                self.wait_for_start(conn)
+                return
+        asks_for_health = start.startswith(HEALTH) and start[len(HEALTH) :] in (b" ", b"?")
+        pool = self.health_thread if asks_for_health else self.tpool
+        future = pool.submit(self.handle, conn)
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def wait_for_start(self, conn: Any) -> None:
+        """Come back to a new connection once something was sent on it, or close it."""
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Begin or end to accept."""
@@ -38,6 +74,9 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no type
 
     def drain(self, listener: Any) -> None:
         """Take every connection that was made, and let no more be made."""
+        # Who connects between the last look into the queue and its end is cut off. A thread that computes would keep this
+        # one waiting in between for 5 ms.
+        sys.setswitchinterval(1e-6)
         before = -1
         while before != self.nr_conns:
             before = self.nr_conns

@@ -14,8 +14,8 @@ import pytest
 from tests.stack.containers import SERVERS, Container, Stack, eventually
 from tests.stack.people import Person, connect
 
-THREADS_OF_A_WORKER = 4
-"""What GUNICORN_THREADS is unless somebody says otherwise, as here."""
+THREADS = 16
+"""2 replicas x WEB_CONCURRENCY 2 x GUNICORN_THREADS 4, which are the defaults."""
 
 CLIENT_PATIENCE_SECONDS = 15
 """The longest that any request may take, whatever is broken."""
@@ -104,13 +104,14 @@ def test_a_database_that_hangs_makes_the_api_unavailable_and_nothing_else(
         ("POST", "/api/transactions/", {"amount": "1.00", "description": "meanwhile"}),
         ("GET", "/auth/users/me/", None),
         ("POST", "/auth/jwt/refresh/", {"refresh": alice.refresh}),
+        # More than there are threads: all of them wait for the database.
+        *[("GET", "/api/transactions/", None)] * THREADS,
     ]
     backends = disturbed.containers("backend")
 
     with watched(base_url, "/healthz") as healthz:
         disturbed.compose("pause", "db")
-        # All of them may meet the same worker, and one of its threads is for /healthz.
-        with ThreadPoolExecutor(THREADS_OF_A_WORKER - 1) as pool:
+        with ThreadPoolExecutor(len(questions)) as pool:
             asked = [pool.submit(alice.client.request, method, path, json=body) for method, path, body in questions]
             answers = [question.result() for question in asked]
         probes = [probe(backend) for backend in backends]

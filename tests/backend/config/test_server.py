@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -97,6 +97,26 @@ def test_server_answers_at_once_while_other_requests_are_under_way(server: Serve
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(40))) == {HTTPStatus.OK}
+
+
+def test_server_says_that_it_lives_while_every_thread_waits(server: Server) -> None:
+    with ExitStack() as unfinished:
+        silent = unfinished.enter_context(socket.create_connection(("127.0.0.1", server[0]), timeout=5))
+        for _ in range(8):
+            client = unfinished.enter_context(socket.create_connection(("127.0.0.1", server[0])))
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(0.5)
+        with pytest.raises(TimeoutError), socket.create_connection(("127.0.0.1", server[0]), timeout=1) as another:
+            another.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            another.recv(1)
+
+        with closing(HTTPConnection("127.0.0.1", server[0], timeout=5)) as client:
+            for path in ("/healthz", "/healthz?again", "/healthz"):  # on one connection
+                client.request("GET", path)
+                response = client.getresponse()
+                assert json.loads(response.read()) == {"status": "ok"}
+        silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert silent.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize(
