@@ -255,7 +255,7 @@ PYTHON
 # setting NAME DEFAULT: the value of a variable from the environment, .env, or the default.
 setting() {
   local value=${!1-}
-  [[ -n $value || ! -e .env ]] || value=$(sed -n "s/^$1=//p" .env | tail -n 1)
+  [[ -n $value || ! -e .env ]] || value=$(sed -nE "s/^$1=([\"']?)(.*)\1\$/\2/p" .env | tail -n 1)
   printf '%s\n' "${value:-$2}"
 }
 
