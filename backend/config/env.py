@@ -635,6 +635,13 @@ class Environment:
         accepts="0 to 86400",
         default="600",
     )
+    POSTGRES_PREPARED_STATEMENTS_ENABLED = Variable(
+        "Whether the statements of the busiest endpoints are parsed and planned once for each connection. Switch it off"
+        " behind a pooler that hands connections over after each transaction and does not know prepared statements.",
+        parse=flag,
+        accepts="true or false",
+        default="true",
+    )
     POSTGRES_MAX_CONNECTIONS = Variable(
         "The connections that the database server accepts. Workers x threads x replicas must fit, with"
         " POSTGRES_RESERVED_CONNECTIONS to spare.",
