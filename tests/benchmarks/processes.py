@@ -134,10 +134,10 @@ def cpu_microseconds(roots: Iterable[int]) -> float:
 
 
 def settle(roots: Sequence[int], *, seconds: float = 10.0) -> None:
-    """Wait until these processes have finished what they were doing: no CPU time for a fifth of a second."""
+    """Wait until these processes have finished what they were doing: no CPU time for 0.4 s."""
     deadline = time.monotonic() + seconds
     before, quiet = cpu_microseconds(roots), 0
-    while quiet < 4 and time.monotonic() < deadline:
+    while quiet < 8 and time.monotonic() < deadline:
         time.sleep(0.05)
         now = cpu_microseconds(roots)
         quiet = quiet + 1 if now == before else 0
