@@ -1,0 +1,1 @@
+"""What this stack costs a request, measured beside others: ``./scripts/bench``."""

@@ -1,0 +1,88 @@
+"""What was measured, as a table for people and as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.load import Slice
+from tests.benchmarks.setting import Setting
+
+Results = dict[str, dict[str, list[Slice]]]
+"""By operation and variant: the slices of all rounds."""
+
+LEAST = {"list": 6.0, "detail": 8.0, "create": 6.0, "refresh": 6.0, "login": 6.0}
+AIM = {"list": 8.0, "detail": 10.0, "create": 8.0, "refresh": 9.0}
+"""How many times cheaper than the baseline this stack is to be."""
+
+
+def medians(slices: list[Slice]) -> dict[str, float]:
+    """Return the median of each figure."""
+    rows = [found.as_dict() for found in slices]
+    return {name: median(row[name] for row in rows) for name in rows[0]} | {
+        "requests": sum(row["requests"] for row in rows)
+    }
+
+
+def summarize(results: Results) -> dict[str, Any]:
+    """Return the medians by operation and variant, each with its ratio to the baseline where that was measured."""
+    summary: dict[str, Any] = {}
+    for operation, by_variant in results.items():
+        figures = {name: medians(slices) for name, slices in by_variant.items() if slices}
+        if "baseline" in figures:
+            for row in figures.values():
+                row["ratio"] = figures["baseline"]["cpu"] / row["cpu"]
+        summary[operation] = figures
+    return summary
+
+
+def environment(setting: Setting) -> dict[str, str]:
+    """Return on what it was measured."""
+    with setting.connect("postgres") as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    nginx = subprocess.run([setting.nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "kernel": platform.release(),
+        "Python": platform.python_version(),
+        "PostgreSQL": row[0] if row else "",
+        "nginx": nginx.strip().rpartition("/")[2],
+        **{name: version(name) for name in ("django", "djangorestframework", "gunicorn", "psycopg")},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return the figures as text."""
+    lines = []
+    for operation, figures in summary.items():
+        least, aim = LEAST.get(operation), AIM.get(operation)
+        target = f", this stack at least {least:g} times cheaper" if least else ""
+        target += f" (aim: {aim:g})" if aim else ""
+        lines.append(f"{operation}: CPU microseconds a request{target}")
+        lines.append(
+            f"  {'':<14}{'total':>9}{'app':>9}{'nginx':>8}{'PostgreSQL':>11}{'ratio':>8}{'rps':>8}"
+            f"{'p50 ms':>9}{'p99 ms':>9}{'requests':>10}"
+        )
+        for name, row in figures.items():
+            ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
+            lines.append(
+                f"  {name:<14}{row['cpu']:>9.0f}{row['application']:>9.0f}{row['proxy']:>8.0f}{row['database']:>11.0f}"
+                f"{ratio:>8}{row['per_second']:>8.0f}{row['p50']:>9.1f}{row['p99']:>9.1f}{row['requests']:>10.0f}"
+            )
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,257 @@
+"""What is compared: each variant with its database, its processes and its tokens."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from tests.benchmarks import data, proxies
+from tests.benchmarks.processes import BenchError, Programs, free_port, wait_for
+from tests.benchmarks.setting import HERE, ROOT, Setting
+
+
+class Tokens(NamedTuple):
+    """What one login has given."""
+
+    user: int
+    access: str
+    refresh: str
+
+
+@dataclass
+class Running:
+    """A variant that serves."""
+
+    variant: Variant
+    url: str
+    application: list[int]
+    proxy: int
+    access_log: Path
+    tokens: list[Tokens]
+
+
+class Variant:
+    """One of the things that are compared."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    served_by: ClassVar[str]
+    operations: ClassVar[frozenset[str]]
+    database: ClassVar[str]
+
+    def __init__(self, setting: Setting, programs: Programs) -> None:
+        self.setting = setting
+        self.programs = programs
+
+    def prepare(self) -> None:
+        """Make the database and its rows."""
+        raise NotImplementedError
+
+    def serve(self) -> Running:
+        """Start the application and the nginx before it, wait until they answer, and log every user in."""
+        raise NotImplementedError
+
+    def tokens(self, users: Sequence[int]) -> list[Tokens]:
+        """Return a new pair of tokens for each of ``users``, which lives longer than any run."""
+        raise NotImplementedError
+
+    def _run(self, command: Sequence[str | Path], *, env: dict[str, str], cwd: Path, stdin: str = "") -> str:
+        done = subprocess.run(
+            [str(word) for word in command], env=env, cwd=cwd, input=stdin, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BenchError(f"{self.name}: {command[1]} failed:\n{done.stderr[-3000:]}")
+        return done.stdout
+
+
+SHIPPED_TOKENS = """
+import json, sys
+import django
+django.setup()
+from datetime import timedelta
+from django.db import transaction
+from django.utils import timezone
+from accounts.models import Session
+from accounts.tokens import SessionRefreshToken
+with transaction.atomic():
+    for user in json.load(sys.stdin):
+        session = Session.objects.create(user_id=user, expires_at=timezone.now() + timedelta(days=30))
+        pair = SessionRefreshToken.of(session).pair(session)
+        print(json.dumps([user, pair["access"], pair["refresh"]]))
+"""
+
+
+class Shipped(Variant):
+    """This stack, as docker-compose.yml starts it: its Gunicorn configuration, two replicas, its nginx."""
+
+    name = "shipped"
+    title = "this stack"
+    served_by = "2 replicas of Gunicorn as configured, nginx as configured"
+    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
+    database = "transactions"
+    replicas = 2
+
+    def environment(self, *, role: str = "app", **variables: str) -> dict[str, str]:
+        """Return what Compose would hand over."""
+        return self.setting.environment(
+            DJANGO_SETTINGS_MODULE="config.settings",
+            DJANGO_ALLOWED_HOSTS="localhost,127.0.0.1",
+            DJANGO_SECRET_KEY=self.setting.secret[::-1],
+            JWT_SIGNING_KEY=self.setting.secret,
+            POSTGRES_HOST=self.setting.host,
+            POSTGRES_PORT=self.setting.port,
+            POSTGRES_DB=self.database,
+            POSTGRES_USER=f"transactions_{role}",
+            POSTGRES_PASSWORD_FILE=str(self.setting.passwords / f"postgres_{role}_password"),
+            **variables,
+        )
+
+    def migrate(self) -> None:
+        """Make the schema as the service ``migrate`` does."""
+        env = self.environment(role="migrator", POSTGRES_STATEMENT_TIMEOUT_MS="0")
+        self._run([self.setting.python, "manage.py", "migrate", "--no-input"], env=env, cwd=ROOT / "backend")
+
+    def password_hash(self) -> str:
+        """Return the hash of the users' password, as a registration would store it."""
+        code = (
+            "import django; django.setup(); from django.contrib.auth.hashers import make_password;"
+            f"print(make_password({data.PASSWORD!r}))"
+        )
+        return self._run([self.setting.python, "-c", code], env=self.environment(), cwd=ROOT / "backend").strip()
+
+    def prepare(self) -> None:
+        """Make the schema with its migrations, and the rows."""
+        self.migrate()
+        data.load_users(self.setting, self.database, table="accounts_user", password=self.password_hash())
+        data.load_rows(self.setting, self.database)
+        data.vacuum(self.setting, self.database)
+
+    def serve(self) -> Running:
+        """Start the replicas and nginx."""
+        ports = [free_port() for _ in range(self.replicas)]
+        applications = [
+            self.programs.start(
+                f"{self.name}-{number}",
+                [self.setting.python, "-m", "config.serve"],
+                env=self.environment(GUNICORN_BIND=f"127.0.0.1:{port}", BACKEND_REPLICAS=str(self.replicas)),
+                cwd=ROOT / "backend",
+            )
+            for number, port in enumerate(ports, 1)
+        ]
+        for port in ports:
+            wait_for(f"http://127.0.0.1:{port}/healthz", self.programs)
+        proxy, port, log = proxies.start_shipped(self.setting, self.programs, self.name, applications=ports)
+        tokens = self.tokens(range(1, data.USERS + 1))
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
+        return Running(self, url, applications, proxy, log, tokens)
+
+    def tokens(self, users: Sequence[int]) -> list[Tokens]:
+        """Open a session for each, with the application's own code."""
+        lines = self._run(
+            [self.setting.python, "-c", SHIPPED_TOKENS],
+            env=self.environment(JWT_ACCESS_LIFETIME_MINUTES="1440"),
+            cwd=ROOT / "backend",
+            stdin=json.dumps(list(users)),
+        )
+        return [Tokens(*json.loads(line)) for line in lines.splitlines()]
+
+
+BASELINE_TOKENS = """
+import json, sys
+import django
+django.setup()
+from datetime import timedelta
+from django.contrib.auth.models import User
+from django.db import transaction
+from rest_framework_simplejwt.tokens import RefreshToken
+users = User.objects.in_bulk()
+with transaction.atomic():
+    for user in json.load(sys.stdin):
+        refresh = RefreshToken.for_user(users[user])
+        access = refresh.access_token
+        access.set_exp(lifetime=timedelta(days=1))
+        print(json.dumps([user, str(access), str(refresh)]))
+"""
+
+
+class Baseline(Variant):
+    """The sample's code with the settings of the usual guides."""
+
+    name = "baseline"
+    title = "baseline: the sample as the usual guides deploy it"
+    served_by = "Gunicorn, 3 sync workers"
+    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
+    database = "bench_baseline"
+    folder = HERE / "baseline"
+    workers = 3
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return what the settings read."""
+        return self.setting.environment(
+            DJANGO_SETTINGS_MODULE="project.settings",
+            BENCH_SECRET=self.setting.secret,
+            POSTGRES_HOST=self.setting.host,
+            POSTGRES_PORT=self.setting.port,
+            POSTGRES_DB=self.database,
+            POSTGRES_USER="postgres",
+            POSTGRES_PASSWORD=self.setting.superuser_password(),
+            **variables,
+        )
+
+    def prepare(self) -> None:
+        """Make the tables of the models, and the rows."""
+        with self.setting.connect("postgres") as connection:
+            connection.execute(f"CREATE DATABASE {self.database}")
+        admin: list[str | Path] = [self.setting.python, "-m", "django"]
+        env = self.environment(PYTHONPATH=str(self.folder))
+        self._run([*admin, "migrate", "--no-input"], env=env, cwd=self.folder)
+        code = (
+            "import django; django.setup(); from django.contrib.auth.hashers import make_password;"
+            f"print(make_password({data.PASSWORD!r}))"
+        )
+        hashed = self._run([self.setting.python, "-c", code], env=env, cwd=self.folder).strip()
+        data.load_users(self.setting, self.database, table="auth_user", password=hashed)
+        data.load_rows(self.setting, self.database)
+        data.vacuum(self.setting, self.database)
+
+    def serve(self) -> Running:
+        """Start Gunicorn and nginx."""
+        port = free_port()
+        command: list[str | Path] = [
+            self.setting.python,
+            "-m",
+            "gunicorn",
+            "--workers",
+            str(self.workers),
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
+        application = self.programs.start(
+            self.name, [*command, "project.wsgi"], env=self.environment(), cwd=self.folder
+        )
+        proxy, public, log = proxies.start_usual(
+            self.setting, self.programs, self.name, application=port, keepalive=False
+        )
+        tokens = self.tokens(range(1, data.USERS + 1))
+        url = f"http://127.0.0.1:{public}"
+        wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
+        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
+        return Running(self, url, [application], proxy, log, tokens)
+
+    def tokens(self, users: Sequence[int]) -> list[Tokens]:
+        """Make a pair for each, with simplejwt."""
+        lines = self._run(
+            [self.setting.python, "-c", BASELINE_TOKENS],
+            env=self.environment(),
+            cwd=self.folder,
+            stdin=json.dumps(list(users)),
+        )
+        return [Tokens(*json.loads(line)) for line in lines.splitlines()]
+
+
+VARIANTS: dict[str, type[Variant]] = {variant.name: variant for variant in (Shipped, Baseline)}
