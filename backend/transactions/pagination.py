@@ -1,38 +1,66 @@
-"""Pages of the list: by number, by limit and offset, or by cursor, on the same endpoint."""
+"""Pages of the list: by number, by limit and offset, or by cursor, on the same endpoint.
+
+Pages by number and by offset count the rows and skip those before the page, which costs more the more there are. Both
+end at ``COUNTED_ROWS``; the last page leads on to the cursor, which reaches every row at the same cost
+(docs/decisions/0045).
+"""
 
 import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from django.db.models import F, QuerySet
 from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
-from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import BasePagination, LimitOffsetPagination
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.urls import replace_query_param
+from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
 from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
+ROWS_A_PAGE = 10
+LARGEST_LIMIT = 20
 LARGEST_ID = 2**63 - 1
 """What PostgreSQL can compare with a bigint."""
 
+COUNTED_ROWS = 2_000
+"""How far rows are counted, and how far pages by number and by offset reach."""
 
-class OffsetPages(LimitOffsetPagination):
-    """``?limit=&offset=``: five rows when only the offset is given, at most twenty."""
 
-    default_limit = 5
-    max_limit = 20
-    limit_query_description = (
-        "How many rows; 20 at most, however large the number. 5 when only `offset` is given, 10 when only `cursor` is."
+class Count(NamedTuple):
+    """How many rows there are; where it is not exact, there are more."""
+
+    rows: int
+    is_exact: bool
+
+
+def count_rows(queryset: QuerySet[Any]) -> Count:
+    """Count the rows, as far as they are counted: PostgreSQL stops at the first one beyond.
+
+    In their order: the index of it is then the only way that needs no sort, whatever PostgreSQL thinks of the table.
+    """
+    rows = queryset[: COUNTED_ROWS + 1].count()
+    return Count(min(rows, COUNTED_ROWS), is_exact=rows <= COUNTED_ROWS)
+
+
+def envelope(count: Count | None, following: str | None, preceding: str | None, results: Any) -> Response:
+    """Return a page in the form that all have in common."""
+    return Response(
+        {
+            "count": None if count is None else count.rows,
+            "count_is_exact": count is not None and count.is_exact,
+            "next": following,
+            "previous": preceding,
+            "results": results,
+        }
     )
-    offset_query_description = "How many rows to leave out first."
 
 
 CURSOR_PATTERN = re.compile(
@@ -52,6 +80,11 @@ class Cursor(NamedTuple):
     pk: int
 
     @classmethod
+    def beside(cls, row: Any, ordering: str, *, backwards: bool) -> "Cursor":
+        """Return the position right behind ``row``, or, backwards, right before it."""
+        return cls(ordering, backwards, getattr(row, ordering.removeprefix("-")), row.pk)
+
+    @classmethod
     def read(cls, text: str) -> "Cursor":
         """Return the cursor that ``text`` is; raise ``ValueError`` where it is none."""
         if not re.fullmatch(f"[A-Za-z0-9_-]{{1,{LONGEST_CURSOR}}}", text):
@@ -68,6 +101,82 @@ class Cursor(NamedTuple):
         return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
+def ordering_of(queryset: QuerySet[Any]) -> str:
+    """Return the field that the rows are ordered by, with a minus sign where they fall."""
+    return str((queryset.query.order_by or queryset.model._meta.ordering)[0])
+
+
+class CountedPages:
+    """``?page=``, or ``?limit=`` and ``?offset=``: rows by how many lie before them, as far as they are counted.
+
+    ``next`` of the last such page is a cursor behind its last row, so that who follows it sees every row.
+    """
+
+    page_query_description = (
+        f"A page of ten rows, from 1. The first {COUNTED_ROWS} rows have pages; `next` of the last one leads on by"
+        " `cursor`."
+    )
+    limit_query_description = (
+        f"How many rows; {LARGEST_LIMIT} at most, however large the number. 5 when only `offset` is given, 10 when only"
+        " `cursor` is."
+    )
+    offset_query_description = (
+        f"How many rows to leave out first, of the first {COUNTED_ROWS}; `next` of the last such page leads on by"
+        " `cursor`."
+    )
+
+    def paginate_queryset(self, queryset: QuerySet[Any], request: Request) -> list[Any]:
+        """Return one page; raise ``NotFound`` where there is none, ``ValidationError`` (400) where it is too far."""
+        given = request.query_params
+        self.by_offset = any(name in given for name in BY_OFFSET)
+        if self.by_offset:
+            self.size = min(int(given.get("limit", 5)), LARGEST_LIMIT)
+            before = int(given.get("offset", 0))
+        else:
+            self.size = ROWS_A_PAGE
+            before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
+        self.count = count_rows(queryset)
+        if before and before >= self.count.rows:
+            if not self.count.is_exact:
+                raise self._too_far()
+            if not self.by_offset:
+                raise NotFound("Invalid page.")
+        rows = list(queryset[before : before + self.size]) if before < self.count.rows else []
+        self.url = request.build_absolute_uri()
+        self.next = self.previous = None
+        if before + self.size < self.count.rows:
+            self.next = self._link(before + self.size)
+        elif rows and not self.count.is_exact:
+            self.next = self._link_behind(rows[-1], ordering_of(queryset))
+        if before:
+            self.previous = self._link(before - self.size)
+        return rows
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """Return the page in its envelope."""
+        return envelope(self.count, self.next, self.previous, data)
+
+    def _too_far(self) -> ValidationError:
+        name, largest = BY_NUMBER, -(-self.count.rows // self.size)
+        if self.by_offset:
+            name, largest = "offset", self.count.rows - 1
+        return ValidationError(
+            {name: [f"Give at most {largest}. Rows beyond are reached by cursor: follow next of that page."]}
+        )
+
+    def _link(self, before: int) -> str:
+        url, name, value = self.url, BY_NUMBER, before // self.size + 1
+        if self.by_offset:
+            url, name, value = str(replace_query_param(url, "limit", self.size)), "offset", before
+        return str(replace_query_param(url, name, value) if before > 0 else remove_query_param(url, name))
+
+    def _link_behind(self, row: Any, ordering: str) -> str:
+        url = remove_query_param(remove_query_param(self.url, BY_NUMBER), "offset")
+        if self.by_offset:
+            url = replace_query_param(url, "limit", self.size)
+        return str(replace_query_param(url, BY_CURSOR, str(Cursor.beside(row, ordering, backwards=False))))
+
+
 class CursorPages:
     """``?cursor=``: each page begins where the last one ended, so that any page costs as much as the first.
 
@@ -75,7 +184,6 @@ class CursorPages:
     are added or removed meanwhile move nothing: what is there all the time is seen exactly once. Rows are not counted.
     """
 
-    page_size = 10
     query_description = (
         "Read on from a position: empty for the first page, afterwards as `next` and `previous` have it. Costs the"
         " same at any depth. Belongs to the `ordering` it was made with. `count` is null."
@@ -84,9 +192,9 @@ class CursorPages:
     def paginate_queryset(self, queryset: QuerySet[Any], request: Request) -> list[Any]:
         """Return one page; raise ``ValidationError`` (400) for a cursor that is malformed or of another ordering."""
         limit = request.query_params.get("limit")
-        size = self.page_size if limit is None else min(int(limit), OffsetPages.max_limit)
+        size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
-        self.ordering = str((queryset.query.order_by or queryset.model._meta.ordering)[0])
+        self.ordering = ordering_of(queryset)
         self.field = self.ordering.removeprefix("-")
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
@@ -109,7 +217,7 @@ class CursorPages:
 
     def get_paginated_response(self, data: Any) -> Response:
         """Return the page in the envelope of the others."""
-        return Response({"count": None, "next": self.next, "previous": self.previous, "results": data})
+        return envelope(None, self.next, self.previous, data)
 
     def _cursor(self, text: str) -> Cursor | None:
         if not text:
@@ -128,14 +236,14 @@ class CursorPages:
             beyond = place.pk + (-1 if backwards == self.ordering.startswith("-") else 1)
             cursor = place._replace(backwards=backwards, pk=min(max(beyond, 0), LARGEST_ID))
         else:
-            cursor = Cursor(self.ordering, backwards, getattr(place, self.field), place.pk)
+            cursor = Cursor.beside(place, self.ordering, backwards=backwards)
         return str(replace_query_param(self.url, BY_CURSOR, str(cursor)))
 
 
 class TransactionPagination(BasePagination):
-    """Choose between the three by the parameters of the request; all answer with the same envelope."""
+    """Choose between the two by the parameters of the request; both answer with the same envelope."""
 
-    chosen: NumberedPages | OffsetPages | CursorPages
+    chosen: CountedPages | CursorPages
 
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
@@ -150,11 +258,8 @@ class TransactionPagination(BasePagination):
             raise ValidationError({BY_NUMBER: ["Give either page, or limit and offset."]})
         for name, least in ((BY_NUMBER, 1), ("limit", 1), ("offset", 0)):
             self._check(name, given.get(name), least)
-        if by_cursor and isinstance(queryset, QuerySet):
-            self.chosen = CursorPages()
-            return self.chosen.paginate_queryset(queryset, request)
-        self.chosen = OffsetPages() if by_offset else NumberedPages()
-        return self.chosen.paginate_queryset(queryset, request, view)
+        self.chosen = CursorPages() if by_cursor else CountedPages()
+        return self.chosen.paginate_queryset(cast(QuerySet[Any], queryset), request)
 
     @staticmethod
     def _check(name: str, value: str | None, least: int) -> None:
@@ -170,24 +275,47 @@ class TransactionPagination(BasePagination):
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Describe the envelope, which all have in common."""
-        envelope = NumberedPages().get_paginated_response_schema(schema)
+        page: dict[str, Any] = NumberedPages().get_paginated_response_schema(schema)
         link = "http://localhost:8080/api/transactions/?page="
-        envelope["properties"]["count"]["description"] = "Rows in all pages together; null with `cursor`."
-        envelope["properties"]["count"]["nullable"] = True
-        envelope["properties"]["next"]["example"] = f"{link}3"
-        envelope["properties"]["previous"]["example"] = f"{link}1"
-        return envelope
+        count, following, preceding, results = page["properties"].values()
+        count["description"] = f"How many rows there are, of at most {COUNTED_ROWS}; null with `cursor`."
+        count["nullable"] = True
+        is_exact = {
+            "type": "boolean",
+            "example": True,
+            "description": (
+                "Whether `count` is the number of all rows. Where it is false there are more, which `next` leads to; it"
+                " is false with `cursor`."
+            ),
+        }
+        following["example"] = f"{link}3"
+        preceding["example"] = f"{link}1"
+        page["required"] = ["count", "count_is_exact", "results"]
+        page["properties"] = {
+            "count": count,
+            "count_is_exact": is_exact,
+            "next": following,
+            "previous": preceding,
+            "results": results,
+        }
+        return page
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """Describe the parameters of all, with their bounds."""
-        parameters = [
-            *NumberedPages().get_schema_operation_parameters(view),
-            *OffsetPages().get_schema_operation_parameters(view),
+        """Describe the parameters of both, with their bounds."""
+        numbers = [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": description,
+                "schema": {"type": "integer", "minimum": least, "maximum": LARGEST_NUMBER},
+            }
+            for name, least, description in (
+                (BY_NUMBER, 1, CountedPages.page_query_description),
+                ("limit", 1, CountedPages.limit_query_description),
+                ("offset", 0, CountedPages.offset_query_description),
+            )
         ]
-        bounds = {"page": (1, LARGEST_NUMBER), "limit": (1, LARGEST_NUMBER), "offset": (0, LARGEST_NUMBER)}
-        for parameter in parameters:
-            minimum, maximum = bounds[str(parameter["name"])]
-            parameter["schema"] = {"type": "integer", "minimum": minimum, "maximum": maximum}
         cursor = {
             "name": BY_CURSOR,
             "in": "query",
@@ -197,4 +325,4 @@ class TransactionPagination(BasePagination):
             # Without it an empty parameter, the start of a walk, is left out by some clients.
             "allowEmptyValue": True,
         }
-        return [*parameters, cursor]
+        return [*numbers, cursor]

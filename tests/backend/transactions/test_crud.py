@@ -164,7 +164,13 @@ def test_list_holds_the_rows_of_its_reader_only(
 
 
 def test_list_is_empty_for_who_owns_nothing(as_bob: APIClient, coffee: Transaction) -> None:
-    assert as_bob.get(LIST).json() == {"count": 0, "next": None, "previous": None, "results": []}
+    assert as_bob.get(LIST).json() == {
+        "count": 0,
+        "count_is_exact": True,
+        "next": None,
+        "previous": None,
+        "results": [],
+    }
 
 
 # Paths ---------------------------------------------------------------------------------------------------------------
