@@ -13,6 +13,7 @@ from rest_framework_simplejwt.tokens import Token
 from accounts.models import Session, User
 from accounts.signing import token_backend
 from accounts.tokens import SESSION_CLAIM
+from config.postgresql import prepared_cursor
 
 NOTED_EVERY = timedelta(minutes=5)
 """How exactly a session's last use is known; to the minute it would cost every request a write."""
@@ -59,7 +60,7 @@ class SessionAuthentication(JWTAuthentication):
         """Return the account; raise ``AuthenticationFailed`` where the session is over or the account is not active."""
         session, now = validated_token[SESSION_CLAIM], timezone.now()
         given = {"session": session, "account": validated_token["user_id"], "now": now, "noted_every": NOTED_EVERY}
-        with connection.prepared_cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(LIVE_SESSION, given)
             row = cursor.fetchone()
         if row is None:

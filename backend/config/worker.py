@@ -34,7 +34,8 @@ def close_sockets(listeners: list[Any], unlink: bool = True) -> None:
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Serves each request in a thread, those for ``/healthz`` in one of their own.
 
-    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at once.
+    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at
+    once.
     """
 
     def init_process(self) -> None:
@@ -74,8 +75,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def drain(self, listener: Any) -> None:
         """Take every connection that was made, and let no more be made."""
-        # Who connects between the last look into the queue and its end is cut off. A thread that computes would keep this
-        # one waiting in between for 5 ms.
+        # Who connects between the last look into the queue and its end is cut off. A thread that computes would keep
+        # this one waiting in between for 5 ms.
         sys.setswitchinterval(1e-6)
         before = -1
         while before != self.nr_conns:

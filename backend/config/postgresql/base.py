@@ -10,9 +10,10 @@ import select
 import time
 from typing import Any
 
-from django.db.backends.postgresql import base
+from django.db.backends.postgresql import base, operations
 from psycopg import Cursor, OperationalError
 from psycopg.errors import InvalidAuthorizationSpecification, InvalidPassword
+from psycopg.pq import TransactionStatus
 
 REFUSED_PASSWORD = "password authentication failed"  # noqa: S105
 """What libpq says; an error while connecting has no SQLSTATE (https://github.com/psycopg/psycopg/issues/1061)."""
@@ -39,9 +40,18 @@ class PreparingCursor(Cursor[Any]):
         return super().execute(query, params, prepare=True, **options)
 
 
+class DatabaseOperations(operations.DatabaseOperations):
+    """What is said of a statement afterwards, of a prepared one too."""
+
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
+        """Return the statement with its values, for logs and tests."""
+        return str(super().last_executed_query(cursor, sql, params) or self.compose_sql(sql, params))
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection that knows more than one password, lives or is replaced, and prepares statements."""
 
+    ops_class = DatabaseOperations
     looked_at = 0.0
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -62,13 +72,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         so: there is something to be read from a socket on which nothing was asked.
         """
         before, self.looked_at = self.looked_at, time.monotonic()
-        if self.errors_occurred or self.looked_at - before > TRUSTED_SECONDS or self._has_something_to_read():
-            return bool(super().is_usable())
-        return True
+        idle = self.connection.pgconn.transaction_status == TransactionStatus.IDLE
+        recent = self.looked_at - before < TRUSTED_SECONDS
+        if idle and recent and not self.errors_occurred and not self._has_something_to_read():
+            return True
+        return bool(super().is_usable())
 
     def prepared_cursor(self) -> Any:
         """Return a cursor whose statements are prepared: for the few that are executed in every second request."""
-        return self._cursor(name=PREPARED)
+        return self._cursor(name=PREPARED)  # type: ignore[attr-defined] # Django's own; its stubs lack it
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Return the cursor that Django wraps."""
