@@ -48,7 +48,7 @@ MIDDLEWARE = [
     "health.middleware.HealthMiddleware",
     "config.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "config.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "config.middleware.DatabaseUnavailableMiddleware",
@@ -241,7 +241,10 @@ STORAGES = {
 }
 if not env.DJANGO_PROXY_ENABLED:
     # Nobody else serves them in the embedded mode.
-    MIDDLEWARE.insert(MIDDLEWARE.index("csp.middleware.CSPMiddleware"), "whitenoise.middleware.WhiteNoiseMiddleware")
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("config.middleware.ContentSecurityPolicyMiddleware"),
+        "whitenoise.middleware.WhiteNoiseMiddleware",
+    )
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_MAX_AGE = 3600
 
