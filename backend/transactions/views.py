@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django_filters.rest_framework import DjangoFilterBackend
@@ -21,13 +21,16 @@ from rest_framework.viewsets import ModelViewSet
 from accounts.models import User
 from config.errors import JsonErrors
 from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, ErrorSerializer
+from config.pagination import BY_NUMBER
+from transactions import pagination
 from transactions.etags import IF_MATCH, IF_NONE_MATCH, TAGS_PATTERN, check_if_match, etag_of, is_unchanged
 from transactions.export import CsvRenderer, Export, ExportNegotiation, ExportRenderer, JsonLinesRenderer
 from transactions.filters import DescriptionSearchFilter, OrderedTransactionFilters, TransactionFilters
 from transactions.idempotency import HEADER, KEY_PATTERN, answer_once, key_of
 from transactions.models import Transaction
 from transactions.pagination import TransactionPagination
-from transactions.serializers import SummarySerializer, TransactionSerializer
+from transactions.serializers import SummarySerializer, TransactionSerializer, check_transaction
+from transactions.statements import read_first_page, read_one, record
 from transactions.summary import summarize
 
 COFFEE = {"amount": "-3.20", "description": "Coffee"}
@@ -236,13 +239,25 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
             return self._record(request)
         return answer_once(request=request, owner=cast(User, request.user), key=key, act=lambda: self._record(request))
 
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return a page. The first one of all rows, which is what nearly everybody asks for, takes one statement."""
+        if request.query_params:
+            return super().list(request, *args, **kwargs)
+        size, counted = pagination.ROWS_A_PAGE, pagination.COUNTED_ROWS
+        number, rows = read_first_page(owner=cast(User, request.user).pk, size=size, counted=counted + 1)
+        count = pagination.Count(min(number, counted), is_exact=number <= counted)
+        following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > size else None
+        return pagination.envelope(count, following, None, rows)
+
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return a transaction, or 304 where the client has it already."""
-        row = self.get_object()
+        row = read_one(owner=cast(User, request.user).pk, pk=int(kwargs["pk"]))
+        if row is None:
+            raise Http404("No Transaction matches the given query.")
         headers = {"ETag": etag_of(row)}
         if is_unchanged(request, row):
             return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(self.get_serializer(row).data, headers=headers)
+        return Response(row.data, headers=headers)
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change a transaction, where ``If-Match`` allows it."""
@@ -287,11 +302,9 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
 
     def _record(self, request: Request) -> Response:
-        serializer = self.get_serializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        row = serializer.save(user=request.user)
+        row = record(owner=cast(User, request.user).pk, **check_transaction(request.data))
         headers = {"ETag": etag_of(row), "Location": reverse("transaction-detail", args=[row.pk])}
-        return Response(serializer.data, status=HTTPStatus.CREATED, headers=headers)
+        return Response(row.data, status=HTTPStatus.CREATED, headers=headers)
 
     def _lock_row(self, request: Request) -> Transaction:
         # Whoever holds the lock decides alone: of any number of changes on one condition, one finds it true.

@@ -278,7 +278,7 @@ def test_cursor_of_another_ordering_is_refused_and_names_its_own(
 
 def test_cursor_page_counts_nothing(as_alice: APIClient, ledger: list[Transaction]) -> None:
     link = as_alice.get(f"{LIST}?cursor=").json()["next"]
-    for url, number in ((f"{LIST}?cursor=", 2), (link, 2), (LIST, 3)):
+    for url, number in ((f"{LIST}?cursor=", 2), (link, 2), (f"{LIST}?page=1", 3)):
         with CaptureQueriesContext(connection) as captured:
             as_alice.get(url)
 
