@@ -352,7 +352,15 @@ class Ninja(Peer):
 
     def command(self, port: int) -> list[str | Path]:
         """Return the command of Gunicorn."""
-        gunicorn = [self.setting.peers_python, "-m", "gunicorn", "--workers", "5", "--bind", f"127.0.0.1:{port}"]
+        gunicorn: list[str | Path] = [
+            self.setting.peers_python,
+            "-m",
+            "gunicorn",
+            "--workers",
+            "5",
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
         return [*gunicorn, "--env", "DJANGO_SETTINGS_MODULE=peer.settings", "peer.wsgi"]
 
 
@@ -363,7 +371,7 @@ class FastAPI(Peer):
 
     def command(self, port: int) -> list[str | Path]:
         """Return the command of uvicorn; its own access log is off, since nginx writes one."""
-        uvicorn = [self.setting.peers_python, "-m", "uvicorn", "--workers", "2", "--port", str(port)]
+        uvicorn: list[str | Path] = [self.setting.peers_python, "-m", "uvicorn", "--workers", "2", "--port", str(port)]
         return [*uvicorn, "--no-access-log", "--proxy-headers", f"{self.module}:app"]
 
 

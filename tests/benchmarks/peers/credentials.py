@@ -15,7 +15,7 @@ ACCESS_LIFETIME, REFRESH_LIFETIME = timedelta(minutes=15), timedelta(hours=24)
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
-class NotAuthenticated(Exception):
+class NotAuthenticatedError(Exception):
     """The token or the password is not good."""
 
 
@@ -24,9 +24,9 @@ def read(token: str, kind: str) -> dict[str, str]:
     try:
         claims = jwt.decode(token, SECRET, algorithms=["HS256"], issuer=ISSUER, audience=AUDIENCE)
     except jwt.InvalidTokenError:
-        raise NotAuthenticated from None
+        raise NotAuthenticatedError from None
     if claims.get("token_type") != kind:
-        raise NotAuthenticated
+        raise NotAuthenticatedError
     return claims
 
 
@@ -48,8 +48,8 @@ def pair(user: int, jti: str, access_lifetime: timedelta = ACCESS_LIFETIME) -> d
 
 
 def check_password(password: str, hashed: str) -> None:
-    """Raise ``NotAuthenticated`` for a wrong password."""
+    """Raise ``NotAuthenticatedError`` for a wrong password."""
     try:
         HASHER.verify(hashed.removeprefix("argon2"), password)
     except VerifyMismatchError:
-        raise NotAuthenticated from None
+        raise NotAuthenticatedError from None

@@ -34,7 +34,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.exception_handler(credentials.NotAuthenticated)
+@app.exception_handler(credentials.NotAuthenticatedError)
 async def not_authenticated(request: Request, error: Exception) -> JSONResponse:
     """Answer what no good token or password came with."""
     return JSONResponse({"detail": "Not authenticated"}, 401, {"WWW-Authenticate": "Bearer"})
@@ -53,10 +53,10 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 async def current_user(bearer: Bearer, database: Connection) -> int:
     """Return the account that asks, which must still be active."""
     if bearer is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     user = int(credentials.read(bearer.credentials, "access")["user_id"])
     if not await database.fetchval("SELECT is_active FROM auth_user WHERE id = $1", user):
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     return user
 
 
@@ -111,7 +111,7 @@ async def login(body: Login, database: Connection):
     """Exchange a password for a pair."""
     row = await database.fetchrow("SELECT id, password FROM auth_user WHERE username = $1 AND is_active", body.username)
     if row is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     await asyncio.to_thread(credentials.check_password, body.password, row["password"])
     jti, expires_at = credentials.new_refresh()
     await database.execute(
@@ -131,7 +131,7 @@ async def refresh(body: Refresh, database: Connection):
             spent,
         )
         if user is None:
-            raise credentials.NotAuthenticated
+            raise credentials.NotAuthenticatedError
         jti, expires_at = credentials.new_refresh()
         await database.execute(
             "INSERT INTO refresh_token (jti, user_id, expires_at) VALUES ($1, $2, $3)", jti, user, expires_at

@@ -73,7 +73,7 @@ class RefreshToken(Base):
 app = FastAPI()
 
 
-@app.exception_handler(credentials.NotAuthenticated)
+@app.exception_handler(credentials.NotAuthenticatedError)
 async def not_authenticated(request: Request, error: Exception) -> JSONResponse:
     """Answer what no good token or password came with."""
     return JSONResponse({"detail": "Not authenticated"}, 401, {"WWW-Authenticate": "Bearer"})
@@ -92,10 +92,10 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 def current_user(bearer: Bearer, database: Database) -> User:
     """Return the account that asks, which must still be active."""
     if bearer is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     user = database.get(User, int(credentials.read(bearer.credentials, "access")["user_id"]))
     if user is None or not user.is_active:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     return user
 
 
@@ -154,7 +154,7 @@ def login(body: Login, database: Database):
     """Exchange a password for a pair."""
     user = database.scalar(select(User).where(User.username == body.username, User.is_active))
     if user is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     credentials.check_password(body.password, user.password)
     return issue(database, user.id)
 
@@ -174,5 +174,5 @@ def refresh(body: Refresh, database: Database):
         .returning(RefreshToken.user_id)
     )
     if user is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     return issue(database, user)

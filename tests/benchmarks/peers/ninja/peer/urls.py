@@ -73,7 +73,7 @@ class Bearer(HttpBearer):
         """Return the account, or None."""
         try:
             claims = credentials.read(token, "access")
-        except credentials.NotAuthenticated:
+        except credentials.NotAuthenticatedError:
             return None
         return User.objects.filter(pk=claims["user_id"], is_active=True).first()
 
@@ -81,7 +81,7 @@ class Bearer(HttpBearer):
 api = NinjaAPI(auth=Bearer())
 
 
-@api.exception_handler(credentials.NotAuthenticated)
+@api.exception_handler(credentials.NotAuthenticatedError)
 def not_authenticated(request: HttpRequest, error: Exception):
     """Answer what no good token or password came with."""
     return api.create_response(request, {"detail": "Unauthorized"}, status=401)
@@ -134,7 +134,7 @@ def login(request: HttpRequest, body: Login):
     """Exchange a password for a pair."""
     user = authenticate(request, username=body.username, password=body.password)
     if user is None:
-        raise credentials.NotAuthenticated
+        raise credentials.NotAuthenticatedError
     return issue(user.pk)
 
 
@@ -146,7 +146,7 @@ def refresh(request: HttpRequest, body: Refresh):
         live = RefreshToken.objects.filter(jti=jti, spent_at=None, user__is_active=True)
         user = live.values_list("user_id", flat=True).first()
         if user is None or not RefreshToken.objects.filter(jti=jti, spent_at=None).update(spent_at=Now()):
-            raise credentials.NotAuthenticated
+            raise credentials.NotAuthenticatedError
         return issue(user)
 
 
