@@ -72,12 +72,13 @@ def measure(setting: Setting, options: argparse.Namespace) -> report.Results:
     names, operations = options.variants.split(","), options.operations.split(",")
     progress = Progress(2 * len(names) + 1 + len(operations) * len(names) * (options.rounds + 1))
     with Programs(setting.work / "log") as programs:
-        fleet: list[Running] = []
-        for name in names:
-            variant = VARIANTS[name](setting, programs)
-            progress.step(f"{name}: its database")
+        variants = [VARIANTS[name](setting, programs) for name in names]
+        for variant in variants:
+            progress.step(f"{variant.name}: its database")
             variant.prepare()
-            progress.step(f"{name}: its processes")
+        fleet: list[Running] = []
+        for variant in variants:
+            progress.step(f"{variant.name}: its processes")
             fleet.append(variant.serve())
         progress.step("comparing the answers")
         check_agreement(fleet, operations)

@@ -49,5 +49,7 @@ class Setting:
 
     def environment(self, **variables: str) -> dict[str, str]:
         """Return a bare environment with ``variables``: nothing of the caller's gets in between."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        return {**kept, "LC_ALL": "C.UTF-8", **variables}
+        # Gunicorn puts its control socket there where its configuration does not say otherwise.
+        home = self.work / "home"
+        home.mkdir(exist_ok=True)
+        return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", **variables}

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
+from uuid import uuid4
+
+from argon2 import PasswordHasher
+from psycopg import sql
 
 from tests.benchmarks import data, proxies
 from tests.benchmarks.processes import BenchError, Programs, free_port, wait_for
@@ -68,6 +72,14 @@ class Variant:
         return done.stdout
 
 
+HASH = """
+import sys
+import django
+django.setup()
+from django.contrib.auth.hashers import make_password
+print(make_password(sys.stdin.read()))
+"""
+
 SHIPPED_TOKENS = """
 import json, sys
 import django
@@ -117,11 +129,8 @@ class Shipped(Variant):
 
     def password_hash(self) -> str:
         """Return the hash of the users' password, as a registration would store it."""
-        code = (
-            "import django; django.setup(); from django.contrib.auth.hashers import make_password;"
-            f"print(make_password({data.PASSWORD!r}))"
-        )
-        return self._run([self.setting.python, "-c", code], env=self.environment(), cwd=ROOT / "backend").strip()
+        command: list[str | Path] = [self.setting.python, "-c", HASH]
+        return self._run(command, env=self.environment(), cwd=ROOT / "backend", stdin=data.PASSWORD).strip()
 
     def prepare(self) -> None:
         """Make the schema with its migrations, and the rows."""
@@ -204,18 +213,15 @@ class Baseline(Variant):
         )
 
     def prepare(self) -> None:
-        """Make the tables of the models, and the rows."""
+        """Make the tables of the models, and the rows, unless a peer has already begun with them."""
         with self.setting.connect("postgres") as connection:
-            connection.execute(f"CREATE DATABASE {self.database}")
-        admin: list[str | Path] = [self.setting.python, "-m", "django"]
-        env = self.environment(PYTHONPATH=str(self.folder))
-        self._run([*admin, "migrate", "--no-input"], env=env, cwd=self.folder)
-        code = (
-            "import django; django.setup(); from django.contrib.auth.hashers import make_password;"
-            f"print(make_password({data.PASSWORD!r}))"
-        )
-        hashed = self._run([self.setting.python, "-c", code], env=env, cwd=self.folder).strip()
-        data.load_users(self.setting, self.database, table="auth_user", password=hashed)
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [self.database]).fetchone():
+                return
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+        env = self.environment()
+        self._run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
+        hashed = self._run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
+        data.load_users(self.setting, self.database, table="auth_user", password=hashed.strip())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
@@ -254,4 +260,141 @@ class Baseline(Variant):
         return [Tokens(*json.loads(line)) for line in lines.splitlines()]
 
 
-VARIANTS: dict[str, type[Variant]] = {variant.name: variant for variant in (Shipped, Baseline)}
+PEER_TOKENS = """
+import json, sys
+from datetime import timedelta
+import credentials
+for user, jti in json.load(sys.stdin):
+    pair = credentials.pair(user, jti, timedelta(days=1))
+    print(json.dumps([user, pair["access"], pair["refresh"]]))
+"""
+
+
+class Peer(Variant):
+    """Another framework on the same rows, with the index that the order of the page asks for."""
+
+    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
+    folder = HERE / "peers"
+
+    def command(self, port: int) -> list[str | Path]:
+        """Return what serves the application."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Return what the applications read."""
+        return self.setting.environment(
+            BENCH_SECRET=self.setting.secret,
+            POSTGRES_HOST=self.setting.host,
+            POSTGRES_PORT=self.setting.port,
+            POSTGRES_DB=self.database,
+            POSTGRES_USER="postgres",
+            POSTGRES_PASSWORD=self.setting.superuser_password(),
+            PYTHONPATH=f"{self.folder}:{self.folder / 'ninja'}",
+        )
+
+    def prepare(self) -> None:
+        """Begin with the sample's database."""
+        Baseline(self.setting, self.programs).prepare()
+        with self.setting.connect("postgres") as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(self.database), sql.Identifier(Baseline.database)
+                )
+            )
+        hashed = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(data.PASSWORD)
+        with self.setting.connect(self.database) as connection:
+            connection.execute("ALTER TABLE transactions_transaction ALTER timestamp SET DEFAULT now()")
+            connection.execute('CREATE INDEX ON transactions_transaction (user_id, "timestamp" DESC, id DESC)')
+            connection.execute(
+                "CREATE TABLE refresh_token (jti text PRIMARY KEY, user_id bigint NOT NULL REFERENCES auth_user (id),"
+                " expires_at timestamptz NOT NULL, spent_at timestamptz)"
+            )
+            connection.execute("UPDATE auth_user SET password = %s", [f"argon2{hashed}"])
+        data.vacuum(self.setting, self.database)
+
+    def serve(self) -> Running:
+        """Start the application and nginx."""
+        port = free_port()
+        application = self.programs.start(self.name, self.command(port), env=self.environment(), cwd=self.folder)
+        tokens = self.tokens(range(1, data.USERS + 1))
+        wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
+        proxy, public, log = proxies.start_usual(
+            self.setting, self.programs, self.name, application=port, keepalive=True
+        )
+        url = f"http://127.0.0.1:{public}"
+        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
+        return Running(self, url, [application], proxy, log, tokens)
+
+    def tokens(self, users: Sequence[int]) -> list[Tokens]:
+        """Make a pair for each."""
+        wanted = [(user, uuid4().hex) for user in users]
+        with self.setting.connect(self.database) as connection:
+            connection.cursor().executemany(
+                "INSERT INTO refresh_token (jti, user_id, expires_at) VALUES (%s, %s, now() + interval '1 day')",
+                [(jti, user) for user, jti in wanted],
+            )
+        lines = self._run(
+            [self.setting.peers_python, "-c", PEER_TOKENS],
+            env=self.environment(),
+            cwd=self.folder,
+            stdin=json.dumps(wanted),
+        )
+        return [Tokens(*json.loads(line)) for line in lines.splitlines()]
+
+
+class Ninja(Peer):
+    """django-ninja; workers as Gunicorn's documentation has them: twice the processors, and one."""
+
+    name = "django-ninja"
+    title = "django-ninja"
+    served_by = "Gunicorn, 5 sync workers (Gunicorn's documentation: 2 x cores + 1), connections kept"
+    database = "bench_ninja"
+
+    def command(self, port: int) -> list[str | Path]:
+        """Return the command of Gunicorn."""
+        gunicorn: list[str | Path] = [
+            self.setting.peers_python,
+            "-m",
+            "gunicorn",
+            "--workers",
+            "5",
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
+        return [*gunicorn, "--env", "DJANGO_SETTINGS_MODULE=peer.settings", "peer.wsgi"]
+
+
+class FastAPI(Peer):
+    """FastAPI; one process for each of the two processors, as its documentation of deployments has it."""
+
+    module: ClassVar[str]
+
+    def command(self, port: int) -> list[str | Path]:
+        """Return the command of uvicorn; its own access log is off, since nginx writes one."""
+        uvicorn: list[str | Path] = [self.setting.peers_python, "-m", "uvicorn", "--workers", "2", "--port", str(port)]
+        return [*uvicorn, "--no-access-log", "--proxy-headers", f"{self.module}:app"]
+
+
+class FastAPISQLAlchemy(FastAPI):
+    """FastAPI with SQLAlchemy's ORM."""
+
+    name = "fastapi-sqlalchemy"
+    title = "FastAPI with SQLAlchemy"
+    served_by = "uvicorn with uvloop, 2 workers; synchronous sessions, as in FastAPI's documentation"
+    database = "bench_sqlalchemy"
+    module = "fastapi_sqlalchemy"
+
+
+class FastAPIAsyncpg(FastAPI):
+    """FastAPI with SQL by hand."""
+
+    name = "fastapi-asyncpg"
+    title = "FastAPI with asyncpg"
+    served_by = "uvicorn with uvloop, 2 workers; asyncpg's pool"
+    database = "bench_asyncpg"
+    module = "fastapi_asyncpg"
+
+
+VARIANTS: dict[str, type[Variant]] = {
+    variant.name: variant for variant in (Shipped, Baseline, Ninja, FastAPISQLAlchemy, FastAPIAsyncpg)
+}

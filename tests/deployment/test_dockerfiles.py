@@ -167,7 +167,7 @@ def test_nginx_configuration_is_tested_while_the_image_is_built() -> None:
     assert any("/entrypoint.sh --test" in command for command in of_stage("backend/Dockerfile", "nginx", "RUN"))
 
 
-@pytest.mark.parametrize("stage", ["base", "dependencies", "code", "static", "nginx", "backend"])
+@pytest.mark.parametrize("stage", ["base", "dependencies", "code", "static", "trimmed", "nginx", "backend"])
 def test_every_stage_says_why_it_exists(stage: str) -> None:
     text = (ROOT / "backend/Dockerfile").read_text()
 

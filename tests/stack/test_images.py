@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stack.containers import Stack
+from tests.stack.containers import Stack, docker
 
 FIND_DATABASES = """
 import os, pathlib
@@ -82,3 +82,19 @@ def test_every_image_says_what_it_is(stack: Stack) -> None:
         labels = stack.container(service).inspect()["Config"]["Labels"]
 
         assert labels["org.opencontainers.image.title"] == f"transactions-{service}"
+
+
+def test_the_backend_adds_little_to_its_base(stack: Stack) -> None:
+    image = stack.container("backend").inspect()["Image"]
+    history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image).stdout
+    ours = 0
+    for line in history.splitlines():
+        size, _, made_by = line.partition(" ")
+        ours += int(size)
+        # The first instruction of backend/Dockerfile; what is below is the base image.
+        if "PATH=/opt/venv/bin" in made_by and made_by.startswith("ENV"):
+            break
+    else:
+        raise AssertionError(f"backend/Dockerfile is not in the history:\n{history}")
+
+    assert 10_000_000 < ours <= 80_000_000
