@@ -11,15 +11,19 @@ from django.urls import reverse
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.generics import get_object_or_404
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ModelViewSet
+from rest_framework_simplejwt.tokens import Token
 
+from accounts.authentication import LaterSessionAuthentication
 from accounts.models import User
-from config.errors import JsonErrors
+from config.errors import DATABASE_ERRORS, JsonErrors
 from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, ErrorSerializer
 from config.pagination import BY_NUMBER
 from transactions import pagination
@@ -38,6 +42,7 @@ RECORDED = {"id": 1, "user": 1, **COFFEE, "timestamp": "2026-01-31T09:30:00.0000
 RECORDED_EXAMPLE = OpenApiExample("Coffee", RECORDED, response_only=True)
 REQUEST_EXAMPLE = OpenApiExample("Coffee", COFFEE, request_only=True)
 ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
+BY_STATEMENT = ("list", "retrieve", "create")
 ONE_ROW = {404: NOT_FOUND, **ALWAYS}
 
 
@@ -218,6 +223,19 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     # ASCII digits that fit a bigint: anything else is no id, and answers 404 without a query.
     lookup_value_regex = "[0-9]{1,18}"
 
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Leave it to the three statements to look at the session, where one of them is all that will be executed."""
+        action = self.action_map.get(str(self.request.method).lower()) if self.request else None
+        return [LaterSessionAuthentication()] if action in BY_STATEMENT else super().get_authenticators()
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer an error; that the session is over comes before whatever else is wrong."""
+        try:
+            self.request.user.pk  # noqa: B018 # looks at the session, where nothing has yet
+        except (AuthenticationFailed, *DATABASE_ERRORS) as first:
+            exc = first
+        return super().handle_exception(exc)
+
     def get_queryset(self) -> QuerySet[Transaction]:
         """Return the rows that the account owns."""
         return Transaction.objects.for_user(self.request.user)
@@ -244,14 +262,14 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         if request.query_params:
             return super().list(request, *args, **kwargs)
         size, counted = pagination.ROWS_A_PAGE, pagination.COUNTED_ROWS
-        number, rows = read_first_page(owner=cast(User, request.user).pk, size=size, counted=counted + 1)
+        number, rows = read_first_page(token=cast(Token, request.auth), size=size, counted=counted + 1)
         count = pagination.Count(min(number, counted), is_exact=number <= counted)
         following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > size else None
         return pagination.envelope(count, following, None, rows)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return a transaction, or 304 where the client has it already."""
-        row = read_one(owner=cast(User, request.user).pk, pk=int(kwargs["pk"]))
+        row = read_one(token=cast(Token, request.auth), pk=int(kwargs["pk"]))
         if row is None:
             raise Http404("No Transaction matches the given query.")
         headers = {"ETag": etag_of(row)}
@@ -302,7 +320,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
 
     def _record(self, request: Request) -> Response:
-        row = record(owner=cast(User, request.user).pk, **check_transaction(request.data))
+        row = record(token=cast(Token, request.auth), **check_transaction(request.data))
         headers = {"ETag": etag_of(row), "Location": reverse("transaction-detail", args=[row.pk])}
         return Response(row.data, status=HTTPStatus.CREATED, headers=headers)
 

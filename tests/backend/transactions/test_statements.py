@@ -1,21 +1,25 @@
 """The statements of the hot endpoints answer what the ORM and the serializer would."""
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.test import APIClient
+from rest_framework_simplejwt.tokens import Token
 
-from accounts.models import User
+from accounts.models import Session, User
+from tests.backend.tokens import new_session
 from transactions import pagination, statements
 from transactions.models import LARGEST_AMOUNT, Transaction
 from transactions.serializers import TransactionSerializer, check_transaction
@@ -38,11 +42,18 @@ rows = st.lists(st.tuples(amounts, descriptions, moments), max_size=14)
 examples = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+class Owner(NamedTuple):
+    """An account, and a token of it."""
+
+    account: User
+    token: Token
+
+
 @pytest.fixture
-def owners(alice: User, bob: User) -> tuple[User, User]:
+def owners(alice: User, bob: User) -> tuple[Owner, Owner]:
     """Return Alice, whose rows are compared, and Bob, who has others."""
     Transaction.objects.create(user=bob, amount=1, description="Bob's")
-    return alice, bob
+    return Owner(alice, new_session(alice).access_token), Owner(bob, new_session(bob).access_token)
 
 
 def keep(owner: User, given_rows: list[tuple[Decimal, str, datetime]]) -> list[Transaction]:
@@ -64,45 +75,45 @@ def as_sent(data: Any) -> Any:
 
 @examples
 @given(given_rows=rows)
-def test_first_page_is_that_of_the_orm(owners: tuple[User, User], given_rows: list[Any]) -> None:
+def test_first_page_is_that_of_the_orm(owners: tuple[Owner, Owner], given_rows: list[Any]) -> None:
     alice, _ = owners
     with transaction.atomic():
-        keep(alice, given_rows)
+        keep(alice.account, given_rows)
 
-        number, page = statements.read_first_page(owner=alice.pk, size=10, counted=12)
+        number, page = statements.read_first_page(token=alice.token, size=10, counted=12)
 
-        queryset = Transaction.objects.filter(user=alice)
+        queryset = Transaction.objects.filter(user=alice.account)
         assert number == queryset[:12].count()
         assert as_sent(page) == as_sent(TransactionSerializer(queryset[:10], many=True).data)
 
 
 @examples
 @given(given_rows=rows)
-def test_one_is_that_of_the_orm(owners: tuple[User, User], given_rows: list[Any]) -> None:
+def test_one_is_that_of_the_orm(owners: tuple[Owner, Owner], given_rows: list[Any]) -> None:
     alice, bob = owners
     with transaction.atomic():
-        kept = keep(alice, given_rows)
+        kept = keep(alice.account, given_rows)
         for row in kept[::2]:
             Transaction.objects.filter(pk=row.pk).update(amount=0)
 
-        for row in Transaction.objects.filter(user=alice):
-            read = statements.read_one(owner=alice.pk, pk=row.pk)
+        for row in Transaction.objects.filter(user=alice.account):
+            read = statements.read_one(token=alice.token, pk=row.pk)
             assert read is not None
             assert (read.pk, read.version) == (row.pk, row.version)
             assert as_sent(read.data) == as_sent(TransactionSerializer(row).data)
-            assert statements.read_one(owner=bob.pk, pk=row.pk) is None
+            assert statements.read_one(token=bob.token, pk=row.pk) is None
 
 
 @examples
 @given(amount=amounts, description=descriptions)
 def test_record_stores_and_returns_what_the_orm_would(
-    owners: tuple[User, User], amount: Decimal, description: str
+    owners: tuple[Owner, Owner], amount: Decimal, description: str
 ) -> None:
     alice, _ = owners
     with transaction.atomic():
-        recorded = statements.record(owner=alice.pk, amount=amount, description=description)
+        recorded = statements.record(token=alice.token, amount=amount, description=description)
 
-        row = Transaction.objects.filter(user=alice).get(pk=recorded.pk)
+        row = Transaction.objects.get(pk=recorded.pk, user=alice.account)
         assert (row.amount, row.description, row.version) == (amount, description, recorded.version)
         assert as_sent(recorded.data) == as_sent(TransactionSerializer(row).data)
 
@@ -149,6 +160,71 @@ def test_list_without_parameters_is_the_first_page(
     assert plain.headers.keys() == numbered.headers.keys()
 
 
+# The session ----------------------------------------------------------------------------------------------------------
+
+OVER = {"detail": "The session of this token is over."}
+REQUESTS = [
+    ("get", "", None),
+    ("get", "?page=1", None),
+    ("get", "?page=x", None),
+    ("get", "{id}/", None),
+    ("get", "999999/", None),
+    ("post", "", {"amount": "1", "description": "Tea"}),
+    ("post", "", {"amount": "x"}),
+    ("post", "", None),
+    ("put", "{id}/", {"amount": "1", "description": "Tea"}),
+    ("patch", "{id}/", {"amount": "x"}),
+    ("delete", "{id}/", None),
+    ("put", "", {}),
+    ("options", "", None),
+    ("get", "summary/", None),
+    ("get", "export/", None),
+    ("get", "export/?amount_min=x", None),
+]
+
+
+def end(session: Session) -> None:
+    Session.objects.filter(pk=session.pk).end()
+
+
+def run_out(session: Session) -> None:
+    Session.objects.filter(pk=session.pk).update(expires_at=timezone.now())
+
+
+def disable(session: Session) -> None:
+    User.objects.filter(pk=session.user_id).update(is_active=False)
+
+
+@pytest.mark.parametrize("finish", [end, run_out, disable])
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_session_that_is_over_opens_nothing_and_is_told_so_before_anything_else(
+    as_alice: APIClient, coffee: Transaction, method: str, path: str, body: Any, finish: Callable[[Session], None]
+) -> None:
+    assert as_alice.get(f"{LIST}{coffee.pk}/").status_code == HTTPStatus.OK
+    finish(Session.objects.get())
+
+    answer = getattr(as_alice, method)(LIST + path.format(id=coffee.pk), body)
+
+    assert answer.status_code == HTTPStatus.UNAUTHORIZED
+    assert answer.json() == {**OVER, "code": "session_over"}
+    assert answer["WWW-Authenticate"] == 'Bearer realm="api"'
+    assert list(Transaction.objects.values_list("pk", "amount")) == [(coffee.pk, Decimal("-3.20"))]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), [REQUESTS[index] for index in (0, 3, 5)])
+def test_hot_endpoints_note_the_last_use(
+    as_alice: APIClient, coffee: Transaction, method: str, path: str, body: Any
+) -> None:
+    for minutes, noted in ((4, False), (6, True)):
+        before = timezone.now() - timedelta(minutes=minutes)
+        Session.objects.update(last_used_at=before)
+
+        with CaptureQueriesContext(connection) as captured:
+            getattr(as_alice, method)(LIST + path.format(id=coffee.pk), body)
+
+        assert (Session.objects.get().last_used_at > before, len(captured)) == (noted, 2 if noted else 1)
+
+
 # What they cost -------------------------------------------------------------------------------------------------------
 
 
@@ -167,11 +243,15 @@ def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> 
         )
         cursor.execute("ANALYZE transactions_transaction")
 
-    plan = plan_of(statements.READ_FIRST_PAGE, owner=alice.pk, size=10, counted=2001)
+    session = new_session(alice)["sid"]
+    now = timezone.now()
+    values = {"session": session, "account": alice.pk, "now": now, "noted_before": now, "size": 10, "counted": 2001}
+    plan = plan_of(statements.READ_FIRST_PAGE, **values)
 
     assert plan.count("using transaction_newest_first") == 2
-    assert "Sort" not in plan
-    assert "Seq Scan" not in plan
+    assert "Index Only Scan using transaction_newest_first" in plan
+    assert "Seq Scan on transactions_transaction" not in plan
+    assert plan.count("Sort Key") == 1  # of the ten rows, which are in order already
 
 
 def test_statements_of_the_hot_endpoints_are_prepared_once_for_a_connection(
@@ -180,7 +260,7 @@ def test_statements_of_the_hot_endpoints_are_prepared_once_for_a_connection(
     def prepared() -> set[str]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT statement FROM pg_prepared_statements")
-            return {statement.split()[0] + statement.split()[1] for (statement,) in cursor.fetchall()}
+            return {statement for (statement,) in cursor.fetchall()}
 
     def ask() -> None:
         for _ in range(2):
@@ -194,7 +274,7 @@ def test_statements_of_the_hot_endpoints_are_prepared_once_for_a_connection(
     with CaptureQueriesContext(connection) as captured:
         ask()
 
-    assert len(before) == 4
+    assert len(before) == 3
     assert prepared() == before
-    assert len(captured) == 12
+    assert len(captured) == 6
     assert all(query["sql"] for query in captured)
