@@ -7,5 +7,4 @@ class SessionScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call] # registe
     """A bearer token, as simplejwt's own class has it."""
 
     target_class = "accounts.authentication.SessionAuthentication"
-    match_subclasses = True
     name = "jwtAuth"

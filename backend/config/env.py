@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 from urllib.parse import unquote
 
+from config import sizing
+
 EX_CONFIG: Final = 78
 """Exit status for a configuration error (sysexits.h)."""
 
@@ -195,6 +197,11 @@ def whole(minimum: int, maximum: int) -> Callable[[str], int]:
         return int(raw)
 
     return parse
+
+
+def automatic(otherwise: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Accept ``auto``, for None, or what ``otherwise`` accepts."""
+    return lambda raw: None if raw == "auto" else otherwise(raw)
 
 
 def host_names(raw: str) -> list[str]:
@@ -660,10 +667,11 @@ class Environment:
     group_gunicorn = Group("Gunicorn")
 
     WEB_CONCURRENCY = Variable(
-        "Worker processes in each backend container.",
-        parse=whole(1, 64),
-        accepts="1 to 64",
-        default="2",
+        "Worker processes in each backend container; `auto` is one for each processor that the container may use, from"
+        f" {sizing.LEAST} to {sizing.MOST}, and no more than POSTGRES_MAX_CONNECTIONS has room for.",
+        parse=automatic(whole(1, 64)),
+        accepts="auto, or 1 to 64",
+        default="auto",
     )
     GUNICORN_THREADS = Variable(
         "Threads in each worker process.",
@@ -900,6 +908,15 @@ class Environment:
         return found
 
     @property
+    def workers(self) -> int:
+        """How many worker processes this container starts."""
+        return self.WEB_CONCURRENCY or sizing.workers(
+            threads=self.GUNICORN_THREADS,
+            replicas=self.BACKEND_REPLICAS,
+            connections=self.POSTGRES_MAX_CONNECTIONS - self.POSTGRES_RESERVED_CONNECTIONS,
+        )
+
+    @property
     def database(self) -> Database:
         """The database of this process, however it was named."""
         return self.DATABASE_URL or Database(
@@ -1007,15 +1024,17 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             " it into secrets/database_url, and that of the migrator into secrets/migrator_database_url, or set"
             " DB_REPLICAS=1."
         )
-    sizing = (
+    sizes = (
         "WEB_CONCURRENCY",
         "GUNICORN_THREADS",
         "BACKEND_REPLICAS",
         "POSTGRES_RESERVED_CONNECTIONS",
         "POSTGRES_MAX_CONNECTIONS",
     )
-    if all(name in values for name in sizing):
-        workers, threads, replicas, reserved, available = (values[name] for name in sizing)
+    if all(name in values for name in sizes):
+        workers, threads, replicas, reserved, available = (values[name] for name in sizes)
+        # By itself it takes no more than there is, and never fewer than the least.
+        workers = workers or sizing.LEAST
         if workers * threads * replicas + reserved > available:
             problems.append(
                 "POSTGRES_MAX_CONNECTIONS is too small. Accepted: at least WEB_CONCURRENCY x GUNICORN_THREADS x"

@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ModelViewSet
 from rest_framework_simplejwt.tokens import Token
 
-from accounts.authentication import LaterSessionAuthentication
+from accounts.authentication import SessionAuthentication
 from accounts.models import User
 from config.errors import DATABASE_ERRORS, JsonErrors
 from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, ErrorSerializer
@@ -226,7 +226,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Leave it to the three statements to look at the session, where one of them is all that will be executed."""
         action = self.action_map.get(str(self.request.method).lower()) if self.request else None
-        return [LaterSessionAuthentication()] if action in BY_STATEMENT else super().get_authenticators()
+        return [SessionAuthentication(later=True)] if action in BY_STATEMENT else super().get_authenticators()
 
     def handle_exception(self, exc: Exception) -> Response:
         """Answer an error; that the session is over comes before whatever else is wrong."""
