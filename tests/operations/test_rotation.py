@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.operations.steady_load import Load, steady_load
 from tests.stack.containers import Result, Stack, run
 from tests.stack.people import Person
-from tests.stack.steady_load import Load, steady_load
 
 pytestmark = pytest.mark.timeout(400)
 

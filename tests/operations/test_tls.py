@@ -19,10 +19,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.browser.chromium import base_image
-from tests.stack.certificates import DAY, Authority, Files, Pair, replace
+from tests.operations.certificates import DAY, Authority, Files, Pair, replace
+from tests.operations.steady_load import steady_load
 from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, run
 from tests.stack.people import connect, sign_up, unique
-from tests.stack.steady_load import steady_load
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -380,7 +380,8 @@ def test_one_file_without_the_other_is_refused_by_name(
 def test_a_folder_that_does_not_exist_is_refused_by_up_before_anything_happens(
     stack: Stack, tmp_path: Path, value: str
 ) -> None:
-    shutil.copytree(stack.checkout / "scripts", tmp_path / "scripts")
+    for name in ("scripts", "backend"):
+        shutil.copytree(stack.checkout / name, tmp_path / name)
     for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(stack.checkout / name, tmp_path)
     environment = {**os.environ, "COMPOSE_PROJECT_NAME": unique("never"), "TLS_CERT_FILE": value}
