@@ -39,6 +39,9 @@ def whole(stack: Stack) -> Iterator[Stack]:
     after = stack.containers("backend")
     assert len(after) == len(before) == 2
     assert not set(before) & set(after)
+    # What was made is what Compose would make: the next `up` replaces nothing.
+    stack.compose("up", "--detach", "--no-build", "--wait")
+    assert stack.containers("backend") == after
     assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
 
 
