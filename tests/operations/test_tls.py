@@ -376,9 +376,15 @@ def test_one_file_without_the_other_is_refused_by_name(
     assert f"  - {name} is missing although" in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("value", ["secrets/certificate.pem", "/no/such/folder/certificate.pem"])
+@pytest.mark.parametrize(
+    ("value", "status", "complaint"),
+    [
+        ("secrets/certificate.pem", CONFIGURATION_ERROR, "  - TLS_CERT_FILE is "),
+        ("/no/such/folder/tls.pem", 1, "TLS_CERT_FILE in .env names a file in a folder that does not exist"),
+    ],
+)
 def test_a_folder_that_does_not_exist_is_refused_by_up_before_anything_happens(
-    stack: Stack, tmp_path: Path, value: str
+    stack: Stack, tmp_path: Path, value: str, status: int, complaint: str
 ) -> None:
     for name in ("scripts", "backend"):
         shutil.copytree(stack.checkout / name, tmp_path / name)
@@ -388,8 +394,8 @@ def test_a_folder_that_does_not_exist_is_refused_by_up_before_anything_happens(
 
     result = run(str(tmp_path / "scripts/up"), "--detach", check=False, env=environment)
 
-    assert result.returncode == 1
-    assert "TLS_CERT_FILE in .env names a file in a folder that does not exist" in result.stderr
+    assert result.returncode == status
+    assert complaint in result.stderr
 
 
 # What others think of it ----------------------------------------------------------------------------------------------
