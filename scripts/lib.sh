@@ -20,7 +20,6 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
-#   certificate_days    for how many days the certificate that nginx serves lasts, and until when
 #   containers_of       the ids of the containers of a service
 #   replace_backends    new backend containers in place of the old, one after another, without a failed request
 #   embedded_runs       does the embedded stack of this checkout run?
@@ -259,10 +258,6 @@ setting() {
   [[ -n $value || ! -e .env ]] || value=$(sed -nE "s/^$1=([\"']?)(.*)\1\$/\2/p" .env | tail -n 1)
   printf '%s\n' "${value:-$2}"
 }
-
-# certificate_days: of the certificate that nginx serves, the days that are left and its end: `13 2027-01-31 12:00 UTC`;
-# nothing without TLS, or where nginx does not run.
-certificate_days() { compose exec --no-TTY nginx /entrypoint.sh --certificate 2>/dev/null || true; }
 
 # replace_backends: each backend by a new container of the same image and the configuration and secrets of now, then
 # upkeep. A new one is healthy before an old one is told to stop, and an old one ends when its last request is answered:
