@@ -736,8 +736,8 @@ class Environment:
     NGINX_TRUSTED_PROXIES = OptionalVariable(
         "The proxies in front of nginx, such as a load balancer. X-Forwarded-For and X-Forwarded-Proto are"
         " believed from them alone: limits, sessions and logs then know the client's own address, and links keep"
-        " https. Whoever can reach the published port from one of these addresses can pretend to be anybody. For a proxy on the same host"
-        " it is the gateway of the network `edge`, which `docker network inspect` shows.",
+        " https. Whoever can reach the published port from one of these addresses can pretend to be anybody. For a"
+        " proxy on the same host it is the gateway of the network `edge`, which `docker network inspect` shows.",
         parse=networks,
         accepts="addresses or networks, separated by commas, never all addresses",
         example="192.0.2.10,2001:db8::/48",
