@@ -220,6 +220,20 @@ def host_names(raw: str) -> list[str]:
     return hosts
 
 
+def networks(raw: str) -> list[str]:
+    """Accept a comma-separated list of addresses and networks; refuse those of everybody."""
+    found = [item.strip() for item in raw.split(",")]
+    for item in found:
+        # A zone, and a mask that is written out, are known to Python and not to nginx.
+        if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?", item):
+            raise InvalidError("contains an item that is no address or network")
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise InvalidError("contains an item that is no address or network") from None
+    return found
+
+
 def endpoint(raw: str) -> str:
     """Accept an address and a port, separated by a colon."""
     address, _colon, port = raw.rpartition(":")
@@ -728,10 +742,20 @@ class Environment:
     NGINX_AUTH_RATE = Variable(
         "How often one client address may send something to the account endpoints, which take passwords and tokens,"
         " or log in to the admin site; a burst of 5 more is let through, or of what the rate allows in one second."
-        " Where another proxy stands in front, all clients have its address: raise it, and let that proxy limit them.",
+        " Where another proxy stands in front, set NGINX_TRUSTED_PROXIES: otherwise all clients have its address.",
         parse=text(r"[1-9][0-9]{0,4}r/[sm]"),
         accepts="a number from 1 to 99999 and r/s or r/m",
         default="30r/m",
+        readers=("nginx",),
+    )
+    NGINX_TRUSTED_PROXIES = OptionalVariable(
+        "The proxies in front of nginx, such as a load balancer. X-Forwarded-For and X-Forwarded-Proto are"
+        " believed from them alone: limits, sessions and logs then know the client's own address, and links keep"
+        " https. Whoever can reach the published port from one of these addresses can pretend to be anybody. For a"
+        " proxy on the same host it is the gateway of the network `edge`, which `docker network inspect` shows.",
+        parse=networks,
+        accepts="addresses or networks, separated by commas, never all addresses",
+        example="192.0.2.10,2001:db8::/48",
         readers=("nginx",),
     )
     NGINX_UPSTREAM_TIMEOUT_SECONDS = Variable(
