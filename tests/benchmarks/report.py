@@ -50,7 +50,7 @@ def host() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": platform.release(),
+        "Linux": ".".join(platform.release().split(".")[:2]),
         "Python": platform.python_version(),
     }
 
