@@ -148,7 +148,7 @@ def as_dict(counts: dict[str, dict[str, Count]]) -> dict[str, dict[str, float]]:
     """Return the figures as they are committed."""
     return {
         name: {
-            "ratio": round(by_variant["baseline"].instructions / by_variant["shipped"].instructions, 2),
+            "ratio": round(by_variant["baseline"].instructions / by_variant["shipped"].instructions, 3),
             "shipped": round(by_variant["shipped"].instructions),
             "baseline": round(by_variant["baseline"].instructions),
             "statements": by_variant["shipped"].statements,
@@ -165,8 +165,8 @@ def compare(figures: dict[str, dict[str, float]]) -> list[str]:
         then = committed[name]
         if now["ratio"] < then["ratio"] * (1 - MARGIN):
             found.append(
-                f"{name}: {now['ratio']:.2f} times fewer instructions than the baseline, committed are"
-                f" {then['ratio']:.2f} (margin {MARGIN:.0%})"
+                f"{name}: {now['ratio']:.3f} times fewer instructions than the baseline, committed are"
+                f" {then['ratio']:.3f} (margin {MARGIN:.0%})"
             )
         if now["statements"] != then["statements"]:
             found.append(f"{name}: {now['statements']} SQL statements, committed are {then['statements']}")
@@ -177,7 +177,7 @@ def table(figures: dict[str, dict[str, float]]) -> str:
     """Return the figures as text."""
     lines = [f"  {'':<10}{'this stack':>12}{'baseline':>12}{'ratio':>8}{'statements':>12}"]
     lines += [
-        f"  {name:<10}{row['shipped']:>12,.0f}{row['baseline']:>12,.0f}{row['ratio']:>8.2f}{row['statements']:>12}"
+        f"  {name:<10}{row['shipped']:>12,.0f}{row['baseline']:>12,.0f}{row['ratio']:>8.3f}{row['statements']:>12}"
         for name, row in figures.items()
     ]
     return "\n".join(["instructions of the application for a request", *lines])
