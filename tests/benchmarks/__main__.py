@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -195,9 +196,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def end(number: int, _frame: object) -> None:
+    """End once, whatever else comes: what was started is stopped on the way out."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 def main() -> int:
     """Run; say what went wrong in words."""
     options = parse()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, end)
     try:
         return run(options)
     except BenchError as error:
