@@ -1,16 +1,18 @@
-"""The command behind ./scripts/bench, which says what its options are."""
+"""The command behind ./scripts/bench, which says what its options are and brings the programs and the database."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from tests.benchmarks import report
+from tests.benchmarks import document, growth, instructions, report, stack
 from tests.benchmarks.agreement import check_agreement
 from tests.benchmarks.load import OPERATIONS, run_slice
 from tests.benchmarks.processes import BenchError, Programs
@@ -23,27 +25,24 @@ WARM_UP_SECONDS = 1
 class Progress:
     """How far a run is: a bar where somebody looks at a terminal, a line now and then otherwise."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, every: float = 10) -> None:
         self.steps = steps
+        self.every = every
         self.done = 0
         self.started = time.monotonic()
         self.bar = sys.stderr.isatty()
         self.said = 0.0
 
-    def say(self, text: str) -> None:
-        """Tell what is done now."""
+    def step(self, text: str) -> None:
+        """One step further; say what is done now."""
+        self.done += 1
         now = time.monotonic()
         if self.bar:
-            filled = round(30 * self.done / self.steps)
+            filled = round(30 * min(1, self.done / self.steps))
             print(f"\r\x1b[K[{'#' * filled}{' ' * (30 - filled)}] {text}", end="", file=sys.stderr, flush=True)
-        elif now - self.said > 10:
+        elif now - self.said > self.every:
             self.said = now
             print(f"bench: {self.done}/{self.steps}, {now - self.started:.0f} s: {text}", file=sys.stderr, flush=True)
-
-    def step(self, text: str) -> None:
-        """One step further."""
-        self.done += 1
-        self.say(text)
 
     def end(self) -> None:
         """Leave the line of the bar."""
@@ -54,20 +53,25 @@ class Progress:
 def parse() -> argparse.Namespace:
     """Read what ./scripts/bench has checked and handed over."""
     parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("mode", choices=["load", "growth", "stack", "instructions", "compare", "document"])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--nginx", type=Path, required=True)
-    parser.add_argument("--wrk", type=Path, required=True)
-    parser.add_argument("--postgres", type=Path, required=True)
-    parser.add_argument("--peers", type=Path, required=True)
+    parser.add_argument("--nginx", type=Path, default=Path())
+    parser.add_argument("--wrk", type=Path, default=Path())
+    parser.add_argument("--postgres", type=Path, default=Path())
+    parser.add_argument("--peers", type=Path, default=Path())
+    parser.add_argument("--valgrind", type=Path, default=Path())
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--operations", default=",".join(OPERATIONS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=int)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--then", choices=["check", "write"])
+    parser.add_argument("--files", type=Path, nargs="+", default=[])
     return parser.parse_args()
 
 
-def measure(setting: Setting, options: argparse.Namespace) -> report.Results:
+def measure_load(setting: Setting, options: argparse.Namespace) -> report.Results:
     """Start everything, compare the answers, then measure in rounds."""
     names, operations = options.variants.split(","), options.operations.split(",")
     progress = Progress(2 * len(names) + 1 + len(operations) * len(names) * (options.rounds + 1))
@@ -102,11 +106,82 @@ def measure(setting: Setting, options: argparse.Namespace) -> report.Results:
         return {name: {v: found[v] for v in names if v in found} for name, found in results.items()}
 
 
-def main() -> int:
-    """Measure, print, and write down."""
-    options = parse()
+def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure under load and print the figures."""
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (1 if options.quick else 2)
+    results = measure_load(setting, options)
+    summary = report.summarize(results)
+    print(report.table(summary))
+    return {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "summary": summary,
+        "slices": {
+            operation: {name: [found.as_dict() for found in slices] for name, slices in by_variant.items()}
+            for operation, by_variant in results.items()
+        },
+    }
+
+
+def run_growth(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one account of four sizes."""
+    progress = Progress(18, every=0)
+    figures = growth.measure_growth(setting, progress.step, quick=options.quick)
+    progress.end()
+    print(growth.table(figures))
+    return {"growth": figures}
+
+
+def run_stack(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the stack in containers."""
+    progress = Progress(4, every=0)
+    figures = stack.measure_stack(options.work, progress.step)
+    progress.end()
+    print(stack.lines(figures))
+    return {"stack": figures}
+
+
+def run_instructions(setting: Setting, options: argparse.Namespace) -> int:
+    """Count instructions, print them, and compare them with the committed ones or commit them."""
+    progress = Progress(3, every=0)
+    figures = instructions.as_dict(instructions.count_instructions(setting, options.valgrind, progress.step))
+    progress.end()
+    print(instructions.table(figures))
+    if options.then == "write":
+        instructions.COMMITTED.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.then != "check":
+        return 0
+    worse = instructions.compare(figures)
+    for line in worse:
+        print(f"bench: {line}", file=sys.stderr)
+    if worse:
+        print("  next: make it cheaper, or ./scripts/bench --instructions write and say why", file=sys.stderr)
+    return 1 if worse else 0
+
+
+def write_down(options: argparse.Namespace, started: datetime, figures: dict[str, Any]) -> None:
+    """Keep the figures of a run as JSON."""
+    output = options.output or ROOT / f"var/bench/{options.mode}-{started:%Y-%m-%dT%H%M%SZ}.json"
+    whole = {"mode": options.mode, "started": started.isoformat(timespec="seconds"), **figures}
+    output.write_text(json.dumps(whole, indent=1) + "\n")
+    print(f"bench: written to {output}", file=sys.stderr)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    files = [json.loads(path.read_text()) for path in options.files]
+    if options.mode == "compare":
+        return report.compare(*files)
+    if options.mode == "document":
+        document.write(files)
+        return 0
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
+    started = datetime.now(UTC)
+    if options.mode == "stack":
+        write_down(options, started, {"environment": report.host(), **run_stack(options)})
+        return 0
     setting = Setting(
         work=options.work,
         nginx=options.nginx,
@@ -114,29 +189,31 @@ def main() -> int:
         peers_python=options.peers,
         postgres_data=options.postgres,
     )
-    started = datetime.now(UTC)
-    try:
-        results = measure(setting, options)
-    except BenchError as error:
-        print(f"bench: error: {error}\n  next: read the logs in {options.work / 'log'}", file=sys.stderr)
-        return 1
-    summary = report.summarize(results)
-    print(report.table(summary))
-    output = options.output or ROOT / f"var/bench/{started:%Y-%m-%dT%H%M%SZ}.json"
-    whole = {
-        "started": started.isoformat(timespec="seconds"),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "environment": report.environment(setting),
-        "summary": summary,
-        "slices": {
-            operation: {name: [found.as_dict() for found in slices] for name, slices in by_variant.items()}
-            for operation, by_variant in results.items()
-        },
-    }
-    output.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"bench: written to {output}", file=sys.stderr)
+    if options.mode == "instructions":
+        return run_instructions(setting, options)
+    figures = (run_growth if options.mode == "growth" else run_load)(setting, options)
+    write_down(options, started, {"environment": report.environment(setting), **figures})
     return 0
+
+
+def end(number: int, _frame: object) -> None:
+    """End once, whatever else comes: what was started is stopped on the way out."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Run; say what went wrong in words."""
+    options = parse()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, end)
+    try:
+        return run(options)
+    except BenchError as error:
+        logs = options.work / "log"
+        print(f"\nbench: error: {error}\n  next: read what is in {logs}, then start again", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ USERS = 100
 ROWS = 1000
 """Of each user."""
 
+EVERYBODY = range(1, USERS + 1)
+
 PASSWORD = "correct horse battery staple"
 WORD = "coffee"
 """In one description of fifty."""

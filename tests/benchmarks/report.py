@@ -21,6 +21,9 @@ LEAST = {"list": 6.0, "detail": 8.0, "create": 6.0, "refresh": 6.0, "login": 6.0
 AIM = {"list": 8.0, "detail": 10.0, "create": 8.0, "refresh": 9.0}
 """How many times cheaper than the baseline this stack is to be."""
 
+AGAINST = (("list", "django-ninja", 2.0), ("list", "fastapi-sqlalchemy", 2.0), ("list", "fastapi-asyncpg", 1.0))
+"""How many times cheaper than a peer."""
+
 
 def medians(slices: list[Slice]) -> dict[str, float]:
     """Return the median of each figure."""
@@ -42,20 +45,35 @@ def summarize(results: Results) -> dict[str, Any]:
     return summary
 
 
-def environment(setting: Setting) -> dict[str, str]:
+def host() -> dict[str, str]:
     """Return on what it was measured."""
-    with setting.connect("postgres") as connection:
-        row = connection.execute("SHOW server_version").fetchone()
-    nginx = subprocess.run([setting.nginx, "-v"], capture_output=True, text=True, check=False).stderr
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": platform.release(),
+        "Linux": ".".join(platform.release().split(".")[:2]),
         "Python": platform.python_version(),
-        "PostgreSQL": row[0] if row else "",
+    }
+
+
+def environment(setting: Setting) -> dict[str, str]:
+    """Return on what and with what it was measured."""
+    with setting.connect("postgres") as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+    nginx = subprocess.run([setting.nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    wrk = subprocess.run([setting.wrk, "-v"], capture_output=True, text=True, check=False).stdout
+    found = {
+        **host(),
+        "PostgreSQL": row[0].partition(" ")[0] if row else "",
         "nginx": nginx.strip().rpartition("/")[2],
+        "wrk": wrk.removeprefix("wrk ").partition(" ")[0],
         **{name: version(name) for name in ("django", "djangorestframework", "gunicorn", "psycopg")},
     }
+    if setting.peers_python.exists():
+        names = ("django-ninja", "fastapi", "uvicorn", "sqlalchemy", "asyncpg")
+        code = f"from importlib.metadata import version; print(*map(version, {names!r}))"
+        printed = subprocess.run([setting.peers_python, "-c", code], capture_output=True, text=True, check=False).stdout
+        found |= dict(zip(names, printed.split(), strict=False))
+    return found
 
 
 def _processor() -> str:
@@ -84,5 +102,30 @@ def table(summary: Mapping[str, Any]) -> str:
                 f"  {name:<14}{row['cpu']:>9.0f}{row['application']:>9.0f}{row['proxy']:>8.0f}{row['database']:>11.0f}"
                 f"{ratio:>8}{row['per_second']:>8.0f}{row['p50']:>9.1f}{row['p99']:>9.1f}{row['requests']:>10.0f}"
             )
+        for name, other, times in AGAINST:
+            if name == operation and {"shipped", other} <= set(figures):
+                found = figures[other]["cpu"] / figures["shipped"]["cpu"]
+                lines.append(f"  {found:.2f} times cheaper than {other} (wanted: {times:g})")
         lines.append("")
     return "\n".join(lines)
+
+
+SAME = 0.15
+"""By how much the ratios of two runs may differ."""
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> int:
+    """Print by how much the ratios of two runs differ; return 1 where one differs by more than ``SAME``."""
+    worst = 0.0
+    print(f"{'':<28}{'first':>9}{'second':>9}{'differ by':>12}")
+    for operation, figures in first["summary"].items():
+        for name, row in figures.items():
+            other = second["summary"].get(operation, {}).get(name, {})
+            if name == "baseline" or "ratio" not in row or "ratio" not in other:
+                continue
+            difference = other["ratio"] / row["ratio"] - 1
+            worst = max(worst, abs(difference))
+            mark = "  more than they may" if abs(difference) > SAME else ""
+            print(f"{operation + ', ' + name:<28}{row['ratio']:>9.2f}{other['ratio']:>9.2f}{difference:>+12.1%}{mark}")
+    print(f"\nthe largest difference is {worst:.1%}; {SAME:.0%} is allowed")
+    return 1 if worst > SAME else 0

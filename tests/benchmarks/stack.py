@@ -39,7 +39,10 @@ def measure_stack(work: Path, say: Callable[[str], None]) -> dict[str, object]:
         "HTTP_PORT": str(free_port()),
     }
     shutil.copytree(
-        ROOT, checkout, symlinks=True, ignore=lambda folder, _: {"var", "secrets", ".env", ".git"} if folder == str(ROOT) else set()
+        ROOT,
+        checkout,
+        symlinks=True,
+        ignore=lambda folder, _: {"var", "secrets", ".env", ".git"} if folder == str(ROOT) else set(),
     )
     try:
         say("building the images")
@@ -55,7 +58,9 @@ def measure_stack(work: Path, say: Callable[[str], None]) -> dict[str, object]:
         image = _above_base(f"transactions-backend:{name}", checkout, env)
     finally:
         say("removing it")
-        subprocess.run(["./scripts/down", "--volumes", "--yes"], cwd=checkout, env=env, check=False, capture_output=True)
+        subprocess.run(
+            ["./scripts/down", "--volumes", "--yes"], cwd=checkout, env=env, check=False, capture_output=True
+        )
         images = [f"transactions-{part}:{name}" for part in ("backend", "nginx", "db")]
         subprocess.run(["docker", "image", "rm", "--force", *images], check=False, capture_output=True)
         shutil.rmtree(checkout, ignore_errors=True)
@@ -90,7 +95,9 @@ def _above_base(image: str, folder: Path, env: dict[str, str]) -> float:
 def lines(figures: dict[str, object]) -> str:
     """Return the figures as text, each with its target."""
     by_service = figures["memory_by_service"]
-    parts = ", ".join(f"{name} {value:.0f}" for name, value in by_service.items()) if isinstance(by_service, dict) else ""
+    parts = (
+        ", ".join(f"{name} {value:.0f}" for name, value in by_service.items()) if isinstance(by_service, dict) else ""
+    )
     return (
         f"backend image on top of its base: {figures['image']:.1f} MB (at most {TARGETS['image']:.0f})\n"
         f"./scripts/up on a warm cache, empty volume: {figures['up']:.1f} s (under {TARGETS['up']:.0f})\n"

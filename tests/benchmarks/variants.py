@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import uuid4
 
 from argon2 import PasswordHasher
@@ -139,8 +139,8 @@ class Shipped(Variant):
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
-    def serve(self) -> Running:
-        """Start the replicas and nginx."""
+    def serve(self, users: Sequence[int] = data.EVERYBODY) -> Running:
+        """Start the replicas and nginx; log ``users`` in."""
         ports = [free_port() for _ in range(self.replicas)]
         applications = [
             self.programs.start(
@@ -154,20 +154,21 @@ class Shipped(Variant):
         for port in ports:
             wait_for(f"http://127.0.0.1:{port}/healthz", self.programs)
         proxy, port, log = proxies.start_shipped(self.setting, self.programs, self.name, applications=ports)
-        tokens = self.tokens(range(1, data.USERS + 1))
+        tokens = self.tokens(users)
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
         return Running(self, url, applications, proxy, log, tokens)
 
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Open a session for each, with the application's own code."""
-        lines = self._run(
-            [self.setting.python, "-c", SHIPPED_TOKENS],
-            env=self.environment(JWT_ACCESS_LIFETIME_MINUTES="1440"),
-            cwd=ROOT / "backend",
-            stdin=json.dumps(list(users)),
-        )
+        lines = self.python(SHIPPED_TOKENS, list(users), JWT_ACCESS_LIFETIME_MINUTES="1440")
         return [Tokens(*json.loads(line)) for line in lines.splitlines()]
+
+    def python(self, code: str, question: Any, **variables: str) -> str:
+        """Return what ``code`` prints in the application's environment, with ``question`` on its stdin as JSON."""
+        command: list[str | Path] = [self.setting.python, "-c", code]
+        env = self.environment(**variables)
+        return self._run(command, env=env, cwd=ROOT / "backend", stdin=json.dumps(question))
 
 
 BASELINE_TOKENS = """
@@ -243,7 +244,7 @@ class Baseline(Variant):
         proxy, public, log = proxies.start_usual(
             self.setting, self.programs, self.name, application=port, keepalive=False
         )
-        tokens = self.tokens(range(1, data.USERS + 1))
+        tokens = self.tokens(data.EVERYBODY)
         url = f"http://127.0.0.1:{public}"
         wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
         wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
@@ -316,7 +317,7 @@ class Peer(Variant):
         """Start the application and nginx."""
         port = free_port()
         application = self.programs.start(self.name, self.command(port), env=self.environment(), cwd=self.folder)
-        tokens = self.tokens(range(1, data.USERS + 1))
+        tokens = self.tokens(data.EVERYBODY)
         wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
         proxy, public, log = proxies.start_usual(
             self.setting, self.programs, self.name, application=port, keepalive=True

@@ -8,7 +8,7 @@ local requests, first, last = {}, 1, 0
 local chained = false
 
 local function format(method, path, token, body)
-  local headers = {["Accept"] = "application/json"}
+  local headers = {["Accept"] = "application/json", ["Accept-Encoding"] = "gzip"}
   if token ~= "" then headers["Authorization"] = "Bearer " .. token end
   if body ~= "" then headers["Content-Type"] = "application/json" end
   return wrk.format(method, path, headers, body ~= "" and body or nil)

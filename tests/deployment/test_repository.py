@@ -12,6 +12,7 @@ import pytest
 from tests.deployment.conftest import ROOT
 
 LOCKS = ["requirements.txt", "requirements-embedded.txt", "requirements-dev.txt"]
+OF_BENCHMARKS = "../tests/benchmarks/requirements.txt"
 # Put together here, so that this file does not hold what it looks for.
 REGISTRIES = [
     r"pypi\." + "org", r"python" + r"hosted\.org", r"npm" + r"js\.(org|com)", r"yarn" + r"pkg\.com",
@@ -93,7 +94,7 @@ def requirements(name: str) -> dict[tuple[str, str], tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, OF_BENCHMARKS])
 def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
     found = requirements(name)
 
@@ -102,7 +103,7 @@ def test_every_requirement_is_pinned_with_hashes(name: str) -> None:
         assert hashes, package
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, OF_BENCHMARKS])
 def test_lock_file_holds_no_address_or_option(name: str) -> None:
     text = (ROOT / "backend" / name).read_text()
 
@@ -115,6 +116,11 @@ def test_lock_files_agree() -> None:
     runtime, embedded, dev = (requirements(name) for name in LOCKS)
 
     assert runtime.items() <= embedded.items() <= dev.items()
+    # What is compared runs on the same versions.
+    shared = {"django", "gunicorn", "psycopg", "pyjwt", "argon2-cffi"}
+    assert {key for key in requirements(OF_BENCHMARKS) if key[0] in shared} == {
+        key for key in runtime if key[0] in shared
+    }
 
 
 def test_every_declared_dependency_is_locked() -> None:

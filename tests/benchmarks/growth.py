@@ -1,0 +1,282 @@
+"""Does a request cost the same however many rows there are? One account each of four sizes, among many others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from urllib.parse import quote, urlsplit
+
+import psycopg
+
+from tests.benchmarks import data
+from tests.benchmarks.processes import BenchError, Programs
+from tests.benchmarks.setting import Setting
+from tests.benchmarks.variants import Running, Shipped
+
+SIZES = (1_000, 100_000, 1_000_000, 3_000_000)
+"""The rows of users 1 to 4."""
+
+OTHERS, ROWS_OF_OTHERS = 20_000, 100
+REPEATS = 40
+"""How often each question is asked for each user; what is slow is asked for PATIENCE seconds at the most."""
+
+PATIENCE = 10.0
+
+RARE, FREQUENT, ABSENT = "zyzzyva", "coffee", "quagga"
+"""In one description of 100,000, and in the seventh of each account; in one of five; in none."""
+
+FLAT, RARE_MS, ABSENT_MS = 1.5, 60.0, 5.0
+"""The targets: the largest account's p50 in units of the smallest's; milliseconds at the largest."""
+
+# Row n of the largest account; of the others every third, every thirtieth and so on, so that all have grown together.
+LOAD = """
+INSERT INTO transactions_transaction (user_id, amount, description, timestamp)
+SELECT owner.user_id, (n * 37 %% 200000 - 100000)::numeric / 100,
+    CASE WHEN owner.nth = 7 AND (owner.user_id <= 4 OR owner.user_id %% 100 = 0) OR owner.nth %% 100000 = 7
+        THEN 'Found a zyzzyva, no. ' || n
+    WHEN n %% 5 = 0 THEN 'Coffee no. ' || n
+    ELSE (ARRAY['Groceries', 'Rent', 'Bus ticket', 'Salary', 'Books', 'Electricity', 'Insurance'])[1 + n %% 7]
+        || ' no. ' || n END,
+    timestamptz '2026-01-01 00:00:00.123+00' - (%(largest)s - n) * interval '7 seconds'
+FROM generate_series(1, %(largest)s) AS n
+CROSS JOIN LATERAL (
+    SELECT 4 AS user_id, n AS nth
+    UNION ALL SELECT 3, n / (%(largest)s / %(third)s) WHERE n %% (%(largest)s / %(third)s) = 0
+    UNION ALL SELECT 2, n / (%(largest)s / %(second)s) WHERE n %% (%(largest)s / %(second)s) = 0
+    UNION ALL SELECT 1, n / (%(largest)s / %(first)s) WHERE n %% (%(largest)s / %(first)s) = 0
+    UNION ALL SELECT 5 + m %% %(others)s, 1 + m / %(others)s
+        FROM (SELECT n * %(of_others)s::bigint / %(largest)s AS m) AS counted
+        WHERE n * %(of_others)s::bigint / %(largest)s > (n - 1) * %(of_others)s::bigint / %(largest)s
+) AS owner
+"""
+
+MIDDLE_CURSORS = """
+import json, sys
+import django
+django.setup()
+from transactions.models import Transaction
+from transactions.pagination import Cursor
+for user, number in json.load(sys.stdin):
+    row = Transaction.objects.get(pk=number)
+    print(Cursor("-timestamp", False, row.timestamp, row.pk))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one question to one account came to: milliseconds, and the status that was answered."""
+
+    p50: float
+    status: int
+    asked: int
+
+
+Results = dict[str, list[Answer]]
+"""By question; one answer for each of the users 1 to 4."""
+
+
+def measure_growth(setting: Setting, say: Callable[[str], None], *, quick: bool) -> dict[str, object]:
+    """Load the rows, ask, and return what came of it, ready for JSON."""
+    sizes = tuple(size // 10 for size in SIZES) if quick else SIZES
+    with Programs(setting.work / "log") as programs:
+        variant = Shipped(setting, programs)
+        say("making the schema")
+        variant.migrate()
+        seconds = _load(setting, variant, sizes, say)
+        say("starting the application")
+        running = variant.serve(users=range(1, 5))
+        found = _ask_all(setting, running, say)
+    return {
+        "sizes": sizes,
+        "others": OTHERS,
+        "rows_of_others": ROWS_OF_OTHERS,
+        "load_seconds": seconds,
+        "indexes": _indexes(setting, variant),
+        "answers": {
+            name: [{"p50": answer.p50, "status": answer.status, "asked": answer.asked} for answer in answers]
+            for name, answers in found.items()
+        },
+    }
+
+
+def _load(setting: Setting, variant: Shipped, sizes: tuple[int, ...], say: Callable[[str], None]) -> float:
+    started = time.monotonic()
+    say(f"inserting {sum(sizes) + OTHERS * ROWS_OF_OTHERS:,} rows")
+    data.load_users(setting, variant.database, table="accounts_user", password=variant.password_hash(), last=OTHERS + 4)
+    with setting.connect(variant.database) as connection, _without_indexes(connection, say):
+        connection.execute(
+            LOAD,
+            {
+                "first": sizes[0],
+                "second": sizes[1],
+                "third": sizes[2],
+                "largest": sizes[3],
+                "others": OTHERS,
+                "of_others": OTHERS * ROWS_OF_OTHERS,
+            },
+        )
+    say("vacuuming")
+    data.vacuum(setting, variant.database)
+    return time.monotonic() - started
+
+
+@contextmanager
+def _without_indexes(connection: psycopg.Connection, say: Callable[[str], None]) -> Iterator[None]:
+    """Drop the indexes that no constraint needs, and make them again afterwards; no trigger fires meanwhile."""
+    rows = connection.execute(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'transactions_transaction'"
+        " AND indexname NOT IN (SELECT conname FROM pg_constraint)"
+    ).fetchall()
+    connection.execute("SET session_replication_role = replica")
+    for name, _ in rows:
+        connection.execute(f'DROP INDEX "{name}"')
+    yield
+    for name, definition in rows:
+        say(f"making {name}")
+        connection.execute(definition)
+
+
+def _indexes(setting: Setting, variant: Shipped) -> dict[str, int]:
+    with setting.connect(variant.database) as connection:
+        return dict(
+            connection.execute(
+                "SELECT indexrelname, pg_relation_size(indexrelid) FROM pg_stat_user_indexes"
+                " WHERE relname = 'transactions_transaction'"
+            ).fetchall()
+        )
+
+
+def _ask_all(setting: Setting, running: Running, say: Callable[[str], None]) -> Results:
+    clients = [Client(running, number) for number in range(4)]
+    middles = _middles(setting, running)
+    listing = "/api/transactions/"
+    cursors = _cursors(running, middles)
+    last_pages = [client.last_page(listing) for client in clients]
+    questions: dict[str, list[str]] = {
+        "list, page 1": [listing] * 4,
+        "?cursor= at the middle": [f"{listing}?cursor={cursor}" for cursor in cursors],
+        "detail": [f"{listing}{number}/" for number in middles],
+        "?search= rare": [f"{listing}?search={RARE}"] * 4,
+        "?search= absent": [f"{listing}?search={ABSENT}"] * 4,
+        "?search= frequent": [f"{listing}?search={FREQUENT}"] * 4,
+        "?page=, the last that count allows": [f"{listing}?page={page}" for page in last_pages],
+        "?page= at the middle of the rows": [f"{listing}?page={_half(setting, running, n)}" for n in range(4)],
+        "create": ["POST"] * 4,
+    }
+    found = {}
+    for name, paths in questions.items():
+        say(name)
+        times: list[list[float]] = [[] for _ in paths]
+        status = [0] * len(paths)
+        started = time.monotonic()
+        for repeat in range(REPEATS + 2):
+            for number, path in enumerate(paths):
+                milliseconds, status[number] = clients[number].ask(path)
+                # The first ones bring what they need into memory.
+                if repeat >= 2:
+                    times[number].append(milliseconds)
+            if time.monotonic() - started > PATIENCE and repeat >= 4:
+                break
+        found[name] = [Answer(median(found_), code, len(found_)) for found_, code in zip(times, status, strict=True)]
+    return found
+
+
+def _middles(setting: Setting, running: Running) -> list[int]:
+    """Return the id of the row in the middle of each account."""
+    with setting.connect(running.variant.database) as connection:
+        found = []
+        for user in range(1, 5):
+            row = connection.execute(
+                "SELECT id FROM transactions_transaction WHERE user_id = %(user)s ORDER BY timestamp DESC, id DESC"
+                " OFFSET (SELECT count(*) / 2 FROM transactions_transaction WHERE user_id = %(user)s) LIMIT 1",
+                {"user": user},
+            ).fetchone()
+            if row is None:
+                raise BenchError(f"account {user} has no rows")
+            found.append(int(row[0]))
+        return found
+
+
+def _half(setting: Setting, running: Running, number: int) -> int:
+    with setting.connect(running.variant.database) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM transactions_transaction WHERE user_id = %s", [number + 1]
+        ).fetchone()
+        return int(row[0]) // 20 if row else 0
+
+
+def _cursors(running: Running, middles: list[int]) -> list[str]:
+    variant = running.variant
+    if not isinstance(variant, Shipped):
+        raise BenchError("only this stack has cursors")
+    return [quote(line) for line in variant.python(MIDDLE_CURSORS, list(enumerate(middles, 1))).splitlines()]
+
+
+class Client:
+    """One account's connection, which is kept."""
+
+    def __init__(self, running: Running, number: int) -> None:
+        address = urlsplit(running.url)
+        self.connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+        self.headers = {"Authorization": f"Bearer {running.tokens[number].access}", "Accept": "application/json"}
+
+    def ask(self, path: str) -> tuple[float, int]:
+        """Return how long one answer took, in milliseconds, and its status."""
+        started = time.perf_counter()
+        self._send(path)
+        with self.connection.getresponse() as response:
+            response.read()
+        return (time.perf_counter() - started) * 1000, response.status
+
+    def last_page(self, path: str) -> int:
+        """Return the number of the last page, by the count that page 1 answers."""
+        self._send(path)
+        with self.connection.getresponse() as response:
+            page = json.load(response)
+        return max(1, int(page["count"]) // 10)
+
+    def _send(self, path: str) -> None:
+        if path == "POST":
+            body = json.dumps({"amount": "-3.20", "description": "Coffee"})
+            headers = {**self.headers, "Content-Type": "application/json"}
+            self.connection.request("POST", "/api/transactions/", body, headers)
+        else:
+            self.connection.request("GET", path, headers=self.headers)
+
+
+def verdict(name: str, answers: list[dict[str, float]]) -> str:
+    """Return the target that belongs to a question, and whether it holds; nothing where there is none."""
+    first, last = answers[0], answers[-1]
+    if name in {"list, page 1", "?cursor= at the middle"}:
+        holds, target = last["p50"] <= FLAT * first["p50"], f"ratio at most {FLAT:g}"
+    elif name == "?search= rare":
+        holds, target = last["p50"] <= RARE_MS, f"at most {RARE_MS:g} ms"
+    elif name == "?search= absent":
+        holds, target = last["p50"] <= ABSENT_MS, f"at most {ABSENT_MS:g} ms"
+    else:
+        return ""
+    return f"{target}: {'yes' if holds and last['status'] == http.client.OK else 'NO'}"
+
+
+def cell(answer: dict[str, float]) -> str:
+    """Return one figure; the status as well, where it is no success."""
+    figure = f"{answer['p50']:.1f}"
+    return figure if answer["status"] < 300 else f"{figure} ({answer['status']:.0f})"
+
+
+def table(figures: dict[str, object]) -> str:
+    """Return the figures as text."""
+    sizes, answers = figures["sizes"], figures["answers"]
+    if not isinstance(sizes, (list, tuple)) or not isinstance(answers, dict):
+        raise BenchError("these are no figures of growth")
+    lines = ["p50 over HTTP in milliseconds, by the rows of the account that asks (a status where it is no success)"]
+    lines.append(f"  {'':<36}" + "".join(f"{size:>14,}" for size in sizes) + f"{'ratio':>8}")
+    for name, row in answers.items():
+        ratio = f"{row[-1]['p50'] / row[0]['p50']:.2f}"
+        lines.append(f"  {name:<36}" + "".join(f"{cell(a):>14}" for a in row) + f"{ratio:>8}  {verdict(name, row)}")
+    return "\n".join(lines)
