@@ -12,8 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
-from django.db.models import F, QuerySet
-from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
+from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -22,6 +21,10 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
 from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
+from transactions.counts import COUNTED_ROWS, Count, count_rows
+from transactions.models import TransactionQuerySet
+from transactions.order import behind, ordering_of
+from transactions.search import Found
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
@@ -29,25 +32,7 @@ ROWS_A_PAGE = 10
 LARGEST_LIMIT = 20
 LARGEST_ID = 2**63 - 1
 """What PostgreSQL can compare with a bigint."""
-
-COUNTED_ROWS = 2_000
-"""How far rows are counted, and how far pages by number and by offset reach."""
-
-
-class Count(NamedTuple):
-    """How many rows there are; where it is not exact, there are more."""
-
-    rows: int
-    is_exact: bool
-
-
-def count_rows(queryset: QuerySet[Any]) -> Count:
-    """Count the rows, as far as they are counted: PostgreSQL stops at the first one beyond.
-
-    In their order: the index of it is then the only way that needs no sort, whatever PostgreSQL thinks of the table.
-    """
-    rows = queryset[: COUNTED_ROWS + 1].count()
-    return Count(min(rows, COUNTED_ROWS), is_exact=rows <= COUNTED_ROWS)
+TOO_SHORT = "Give a word of three letters or more: shorter ones are rare here. Or read all rows by cursor."
 
 
 def envelope(count: Count | None, following: str | None, preceding: str | None, results: Any) -> Response:
@@ -101,15 +86,11 @@ class Cursor(NamedTuple):
         return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def ordering_of(queryset: QuerySet[Any]) -> str:
-    """Return the field that the rows are ordered by, with a minus sign where they fall."""
-    return str((queryset.query.order_by or queryset.model._meta.ordering)[0])
-
-
 class CountedPages:
     """``?page=``, or ``?limit=`` and ``?offset=``: rows by how many lie before them, as far as they are counted.
 
-    ``next`` of the last such page is a cursor behind its last row, so that who follows it sees every row.
+    Where the count is not exact, such a page lies wholly among the rows that are counted, so that it is never short;
+    ``next`` of the last one is a cursor behind its last row, so that who follows it sees every row.
     """
 
     page_query_description = (
@@ -125,7 +106,7 @@ class CountedPages:
         " `cursor`."
     )
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request) -> list[Any]:
+    def paginate_queryset(self, queryset: TransactionQuerySet, request: Request) -> list[Any]:
         """Return one page; raise ``NotFound`` where there is none, ``ValidationError`` (400) where it is too far."""
         given = request.query_params
         self.by_offset = any(name in given for name in BY_OFFSET)
@@ -135,31 +116,38 @@ class CountedPages:
         else:
             self.size = ROWS_A_PAGE
             before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
-        self.count = count_rows(queryset)
-        if before and before >= self.count.rows:
-            if not self.count.is_exact:
-                raise self._too_far()
-            if not self.by_offset:
-                raise NotFound("Invalid page.")
-        rows = list(queryset[before : before + self.size]) if before < self.count.rows else []
+        rows: QuerySet[Any] = queryset
+        if queryset.search is None:
+            self.count = count_rows(rows)
+        else:
+            found = queryset.search.find(queryset.search.rows)
+            if found.stopped_at is not None:
+                raise ValidationError({"search": [TOO_SHORT]})
+            rows, self.count = found.rows, found.counted()
+        if before and before + self.size > self.count.rows and not self.count.is_exact:
+            raise self._too_far()
+        if before and before >= self.count.rows and not self.by_offset:
+            raise NotFound("Invalid page.")
+        page = list(rows[before : before + self.size]) if before < self.count.rows else []
         self.url = request.build_absolute_uri()
         self.next = self.previous = None
-        if before + self.size < self.count.rows:
-            self.next = self._link(before + self.size)
-        elif rows and not self.count.is_exact:
-            self.next = self._link_behind(rows[-1], ordering_of(queryset))
+        following = before + self.size
+        if following + (0 if self.count.is_exact else self.size - 1) < self.count.rows:
+            self.next = self._link(following)
+        elif page and not self.count.is_exact:
+            self.next = self._link_behind(page[-1], ordering_of(queryset))
         if before:
             self.previous = self._link(before - self.size)
-        return rows
+        return page
 
     def get_paginated_response(self, data: Any) -> Response:
         """Return the page in its envelope."""
         return envelope(self.count, self.next, self.previous, data)
 
     def _too_far(self) -> ValidationError:
-        name, largest = BY_NUMBER, -(-self.count.rows // self.size)
+        name, largest = BY_NUMBER, self.count.rows // self.size
         if self.by_offset:
-            name, largest = "offset", self.count.rows - 1
+            name, largest = "offset", self.count.rows - self.size
         return ValidationError(
             {name: [f"Give at most {largest}. Rows beyond are reached by cursor: follow next of that page."]}
         )
@@ -180,40 +168,40 @@ class CountedPages:
 class CursorPages:
     """``?cursor=``: each page begins where the last one ended, so that any page costs as much as the first.
 
-    The position is a row's sort key and id, compared as a pair, which the index of the ordering answers. Rows that
-    are added or removed meanwhile move nothing: what is there all the time is seen exactly once. Rows are not counted.
+    The position is a row's sort key and id. Rows that are added or removed meanwhile move nothing: what is there all
+    the time is seen exactly once. Rows are not counted. Where a search stops before the page is full, the page is short
+    and the next one goes on from there.
     """
 
     query_description = (
         "Read on from a position: empty for the first page, afterwards as `next` and `previous` have it. Costs the"
-        " same at any depth. Belongs to the `ordering` it was made with. `count` is null."
+        " same at any depth. Belongs to the `ordering` it was made with. `count` is null. A search for one or two"
+        " letters, where they are rare, may have pages with few rows or none: go on while there is a `next`."
     )
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request) -> list[Any]:
+    def paginate_queryset(self, queryset: TransactionQuerySet, request: Request) -> list[Any]:
         """Return one page; raise ``ValidationError`` (400) for a cursor that is malformed or of another ordering."""
         limit = request.query_params.get("limit")
         size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
-        self.ordering = ordering_of(queryset)
-        self.field = self.ordering.removeprefix("-")
+        search = queryset.search
+        rows: QuerySet[Any] = queryset if search is None else search.rows
+        self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
-        if cursor is not None:
-            # Backwards in a rising order and forwards in a falling one both go to lesser rows.
-            lookup = TupleLessThan if backwards != self.ordering.startswith("-") else TupleGreaterThan
-            queryset = queryset.filter(lookup((F(self.field), F("id")), (cursor.value, cursor.pk)))
-        # One more than is shown tells whether there is another page.
-        rows = list((queryset.reverse() if backwards else queryset)[: size + 1])
-        more = len(rows) > size
-        rows = rows[:size]
         if backwards:
-            rows.reverse()
-        self.next = self.previous = None
-        if more or backwards:
-            self.next = self._link(rows[-1] if rows else cursor, backwards=False)
-        if more if backwards else cursor is not None:
-            self.previous = self._link(rows[0] if rows else cursor, backwards=True)
-        return rows
+            rows = rows.reverse()
+        if cursor is not None:
+            rows = behind(rows, cursor.value, cursor.pk)
+        found = Found(rows) if search is None else search.find(rows)
+        # One more than is shown tells whether there is another page.
+        page = list(found.rows[: size + 1])
+        last = page[size - 1] if len(page) > size else found.stopped_at
+        page = page[:size]
+        onward = None if last is None else self._link(last, backwards=backwards)
+        back = None if cursor is None else self._link(page[0] if page else cursor, backwards=not backwards)
+        self.next, self.previous = (back, onward) if backwards else (onward, back)
+        return page[::-1] if backwards else page
 
     def get_paginated_response(self, data: Any) -> Response:
         """Return the page in the envelope of the others."""
@@ -259,7 +247,7 @@ class TransactionPagination(BasePagination):
         for name, least in ((BY_NUMBER, 1), ("limit", 1), ("offset", 0)):
             self._check(name, given.get(name), least)
         self.chosen = CursorPages() if by_cursor else CountedPages()
-        return self.chosen.paginate_queryset(cast(QuerySet[Any], queryset), request)
+        return self.chosen.paginate_queryset(cast(TransactionQuerySet, queryset), request)
 
     @staticmethod
     def _check(name: str, value: str | None, least: int) -> None:

@@ -218,7 +218,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     queryset = Transaction.objects.none()  # for the schema; get_queryset decides
     serializer_class = TransactionSerializer
     pagination_class = TransactionPagination
-    filter_backends = [DescriptionSearchFilter, DjangoFilterBackend]
+    filter_backends = [DjangoFilterBackend, DescriptionSearchFilter]
     filterset_class: type[TransactionFilters] = OrderedTransactionFilters
     # ASCII digits that fit a bigint: anything else is no id, and answers 404 without a query.
     lookup_value_regex = "[0-9]{1,18}"
