@@ -159,6 +159,13 @@ class TransactionFilters(FilterSet):  # type: ignore[misc]
         model = Transaction
         fields: list[str] = []
 
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows within the bounds; what they are bounded by, pages make use of."""
+        rows = cast(TransactionQuerySet, super().filter_queryset(queryset))
+        given = {name for name, value in self.form.cleaned_data.items() if value is not None}
+        rows.bounded_by = frozenset(self.filters[name].field_name for name in given if name != "ordering")
+        return rows
+
 
 class OrderedTransactionFilters(TransactionFilters):
     """The same, for answers that have an order."""

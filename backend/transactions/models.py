@@ -23,8 +23,10 @@ AMOUNT_PATTERN = r"-?[0-9]{1,8}(\.[0-9]{1,2})?"
 class TransactionQuerySet(models.QuerySet["Transaction"]):
     """Transactions, never without an owner."""
 
+    # How these rows came about, for who reads them next: unknown again of any rows that are made from them.
     search: Search | None = None
-    """What these rows are the result of; unknown again of any rows that are made from them."""
+    bounded_by: frozenset[str] = frozenset()
+    """The fields that filters have set bounds for."""
 
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
         """Return the rows that ``user`` owns: the one place that decides who sees what."""

@@ -21,9 +21,9 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
 from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
-from transactions.counts import COUNTED_ROWS, Count, count_rows
+from transactions.counts import COUNTED_ROWS, Count, count_across, count_rows
 from transactions.models import TransactionQuerySet
-from transactions.order import behind, ordering_of
+from transactions.order import behind, ordering_of, sort
 from transactions.search import Found
 
 BY_CURSOR = "cursor"
@@ -118,7 +118,9 @@ class CountedPages:
             before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
         rows: QuerySet[Any] = queryset
         if queryset.search is None:
-            self.count = count_rows(rows)
+            across = count_across(queryset, queryset.bounded_by)
+            self.count = across or count_rows(queryset)
+            rows = sort(rows) if across and across.is_exact else rows
         else:
             found = queryset.search.find(queryset.search.rows)
             if found.stopped_at is not None:
@@ -189,10 +191,13 @@ class CursorPages:
         self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
+        across = count_across(queryset, queryset.bounded_by) if search is None else None
         if backwards:
             rows = rows.reverse()
         if cursor is not None:
             rows = behind(rows, cursor.value, cursor.pk)
+        if across and across.is_exact:
+            rows = sort(rows)
         found = Found(rows) if search is None else search.find(rows)
         # One more than is shown tells whether there is another page.
         page = list(found.rows[: size + 1])

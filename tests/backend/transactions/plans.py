@@ -16,6 +16,7 @@ def fill(owners: list[User], rows: int, description: str = "x") -> None:
     """
     text = description if "n" in description else f"'{description}'"
     with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0")  # however busy the machine is
         cursor.execute(
             "INSERT INTO transactions_transaction (user_id, amount, description, timestamp)"  # noqa: S608 # our own words
             f" SELECT owner, n * 7919 %% 503, {text}, now() - n * interval '1 minute'"

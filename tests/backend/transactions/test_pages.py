@@ -1,5 +1,6 @@
 """How far rows are counted and numbered, and how a walk goes on from there."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -95,6 +96,35 @@ def test_rows_beyond_the_bound_are_not_even_looked_at(
         assert plan["Node Type"] in ("Index Scan", "Index Only Scan")
         assert plan["Index Cond"] == f"(user_id = {alice.pk})"
         assert rows_read(plan) <= counts.COUNTED_ROWS + 1
+
+
+@pytest.mark.parametrize(
+    ("ordering", "bound"),
+    [
+        ("amount", "timestamp_after"),
+        ("-amount", "timestamp_after"),
+        ("-timestamp", "amount_min"),
+        ("timestamp", "amount_min"),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 5])
+@pytest.mark.parametrize("paging", ["page=1", "limit=20", "cursor="])
+def test_few_rows_in_the_order_of_the_other_field_cost_no_others(
+    as_alice: APIClient, alice: User, bob: User, ordering: str, bound: str, rows: int, paging: str
+) -> None:
+    # Going by the rows of Bob, PostgreSQL would expect to meet many of Alice early.
+    fill([alice], 3_000)
+    fill([bob], 100)
+    Transaction.objects.filter(user=bob).update(amount=1000, timestamp=datetime(2100, 1, 1, tzinfo=UTC))
+    newest = [row.pk for row in Transaction.objects.filter(user=alice)[:rows]]
+    Transaction.objects.filter(pk__in=newest).update(amount=1000, timestamp=datetime(2100, 1, 1, tzinfo=UTC))
+    value = "1000" if bound == "amount_min" else "2100-01-01"
+
+    page, plans = plans_of(as_alice, f"{LIST}?{paging}&ordering={ordering}&{bound}={value}")
+
+    assert [row["id"] for row in page["results"]] == sorted(newest, reverse=ordering.startswith("-"))
+    assert len(plans) == (2 if rows or paging == "cursor=" else 1)
+    assert all(rows_read(plan) == rows for plan in plans)
 
 
 # Pages beyond the bound -----------------------------------------------------------------------------------------------
