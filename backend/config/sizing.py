@@ -14,7 +14,7 @@ LEAST = 2
 """So that one that hangs or is being replaced is never the only one."""
 
 MOST = 8
-"""What fits into the 512 MB of BACKEND_MEMORY_MB, at some 45 MB each."""
+"""What fits into the 512 MB of BACKEND_MEMORY_MB, at up to 50 MB each."""
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 

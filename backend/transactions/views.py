@@ -26,13 +26,13 @@ from accounts.models import User
 from config.errors import DATABASE_ERRORS, JsonErrors
 from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, ErrorSerializer
 from config.pagination import BY_NUMBER
-from transactions import pagination
+from transactions import counts
 from transactions.etags import IF_MATCH, IF_NONE_MATCH, TAGS_PATTERN, check_if_match, etag_of, is_unchanged
 from transactions.export import CsvRenderer, Export, ExportNegotiation, ExportRenderer, JsonLinesRenderer
 from transactions.filters import DescriptionSearchFilter, OrderedTransactionFilters, TransactionFilters
 from transactions.idempotency import HEADER, KEY_PATTERN, answer_once, key_of
 from transactions.models import Transaction
-from transactions.pagination import TransactionPagination
+from transactions.pagination import ROWS_A_PAGE, TransactionPagination, envelope
 from transactions.serializers import SummarySerializer, TransactionSerializer, check_transaction
 from transactions.statements import read_first_page, read_one, record
 from transactions.summary import summarize
@@ -261,11 +261,10 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         """Return a page. The first one of all rows, which is what nearly everybody asks for, takes one statement."""
         if request.query_params:
             return super().list(request, *args, **kwargs)
-        size, counted = pagination.ROWS_A_PAGE, pagination.COUNTED_ROWS
-        number, rows = read_first_page(token=cast(Token, request.auth), size=size, counted=counted + 1)
-        count = pagination.Count(min(number, counted), is_exact=number <= counted)
-        following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > size else None
-        return pagination.envelope(count, following, None, rows)
+        token, counted = cast(Token, request.auth), counts.COUNTED_ROWS + 1
+        number, rows = read_first_page(token=token, size=ROWS_A_PAGE, counted=counted)
+        following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > ROWS_A_PAGE else None
+        return envelope(counts.Count.of(number), following, None, rows)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return a transaction, or 304 where the client has it already."""

@@ -20,7 +20,7 @@ from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import Session, User
 from tests.backend.tokens import new_session
-from transactions import pagination, statements
+from transactions import counts, statements
 from transactions.models import LARGEST_AMOUNT, Transaction
 from transactions.serializers import TransactionSerializer, check_transaction
 
@@ -151,7 +151,7 @@ def test_what_is_refused_is_refused_in_the_words_of_the_serializer(data: Any) ->
 def test_list_without_parameters_is_the_first_page(
     as_alice: APIClient, alice: User, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(pagination, "COUNTED_ROWS", 15)
+    monkeypatch.setattr(counts, "COUNTED_ROWS", 15)
     Transaction.objects.bulk_create(Transaction(user=alice, amount=n, description="Coffee") for n in range(number))
 
     plain, numbered = as_alice.get(LIST), as_alice.get(f"{LIST}?page=1")
@@ -184,7 +184,7 @@ REQUESTS = [
 
 
 def end(session: Session) -> None:
-    Session.objects.filter(pk=session.pk).end()
+    Session.objects.filter(pk=session.pk).update(ended_at=timezone.now())
 
 
 def run_out(session: Session) -> None:
@@ -192,7 +192,7 @@ def run_out(session: Session) -> None:
 
 
 def disable(session: Session) -> None:
-    User.objects.filter(pk=session.user_id).update(is_active=False)
+    User.objects.filter(sessions=session.pk).update(is_active=False)
 
 
 @pytest.mark.parametrize("finish", [end, run_out, disable])
