@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.load import Slice
-from tests.benchmarks.setting import Setting
+from tests.benchmarks.setting import ROOT, Setting
 
 Results = dict[str, dict[str, list[Slice]]]
 """By operation and variant: the slices of all rounds."""
@@ -48,6 +48,7 @@ def summarize(results: Results) -> dict[str, Any]:
 def host() -> dict[str, str]:
     """Return on what it was measured."""
     return {
+        "commit": _commit(),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "Linux": ".".join(platform.release().split(".")[:2]),
@@ -74,6 +75,13 @@ def environment(setting: Setting) -> dict[str, str]:
         printed = subprocess.run([setting.peers_python, "-c", code], capture_output=True, text=True, check=False).stdout
         found |= dict(zip(names, printed.split(), strict=False))
     return found
+
+
+def _commit() -> str:
+    """Return what of this repository is measured, with a plus sign where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def _processor() -> str:
