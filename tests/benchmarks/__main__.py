@@ -113,6 +113,8 @@ def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     results = measure_load(setting, options)
     summary = report.summarize(results)
     print(report.table(summary))
+    if found := report.warning(summary):
+        print(f"bench: warning: {found}", file=sys.stderr)
     return {
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -168,10 +170,23 @@ def write_down(options: argparse.Namespace, started: datetime, figures: dict[str
     print(f"bench: written to {output}", file=sys.stderr)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Return what a run has written down; raise ``BenchError`` where that is no such file."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict) or "mode" not in found:
+        raise BenchError(f"{path} was not written by ./scripts/bench")
+    return found
+
+
 def run(options: argparse.Namespace) -> int:
     """Do what was asked for."""
-    files = [json.loads(path.read_text()) for path in options.files]
+    files = [read(path) for path in options.files]
     if options.mode == "compare":
+        if any(found["mode"] != "load" for found in files):
+            raise BenchError("--compare takes two runs under load")
         return report.compare(*files)
     if options.mode == "document":
         document.write(files)
@@ -211,8 +226,8 @@ def main() -> int:
     try:
         return run(options)
     except BenchError as error:
-        logs = options.work / "log"
-        print(f"\nbench: error: {error}\n  next: read what is in {logs}, then start again", file=sys.stderr)
+        logs = "" if options.files else f"read what is in {options.work / 'log'}, then "
+        print(f"\nbench: error: {error}\n  next: {logs}start again", file=sys.stderr)
         return 1
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.load import Slice
-from tests.benchmarks.setting import Setting
+from tests.benchmarks.setting import ROOT, Setting
 
 Results = dict[str, dict[str, list[Slice]]]
 """By operation and variant: the slices of all rounds."""
@@ -48,6 +48,7 @@ def summarize(results: Results) -> dict[str, Any]:
 def host() -> dict[str, str]:
     """Return on what it was measured."""
     return {
+        "commit": _commit(),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "Linux": ".".join(platform.release().split(".")[:2]),
@@ -76,12 +77,38 @@ def environment(setting: Setting) -> dict[str, str]:
     return found
 
 
+def _commit() -> str:
+    """Return what of this repository is measured, with a plus sign where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
     return platform.machine()
+
+
+QUIET = 0.10
+"""The share of the processors that others may use: beyond it caches are shared, and what they lose is counted."""
+
+
+def disturbance(summary: Mapping[str, Any]) -> float:
+    """Return what share of the processors others used, the median over operations and variants."""
+    return median(row["others"] for figures in summary.values() for row in figures.values())
+
+
+def warning(summary: Mapping[str, Any]) -> str:
+    """Return what is to be said of a run that others have disturbed; nothing of another."""
+    share = disturbance(summary)
+    if share <= QUIET:
+        return ""
+    return (
+        f"Others used {share:.0%} of the processors meanwhile: measure again on an idle machine before you quote this."
+    )
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -117,6 +144,8 @@ SAME = 0.15
 def compare(first: dict[str, Any], second: dict[str, Any]) -> int:
     """Print by how much the ratios of two runs differ; return 1 where one differs by more than ``SAME``."""
     worst = 0.0
+    for found in (first, second):
+        print(warning(found["summary"]), end="\n" if warning(found["summary"]) else "")
     print(f"{'':<28}{'first':>9}{'second':>9}{'differ by':>12}")
     for operation, figures in first["summary"].items():
         for name, row in figures.items():
