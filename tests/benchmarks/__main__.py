@@ -113,6 +113,8 @@ def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     results = measure_load(setting, options)
     summary = report.summarize(results)
     print(report.table(summary))
+    if found := report.warning(summary):
+        print(f"bench: warning: {found}", file=sys.stderr)
     return {
         "rounds": options.rounds,
         "seconds": options.seconds,

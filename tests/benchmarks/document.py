@@ -99,7 +99,7 @@ def _versions(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in found["environment"].items())
     return (
         f"Measured on {found['started'][:10]}, {found['rounds']} rounds of {found['seconds']} s for each variant and"
-        f" operation (logins: twice as long), {versions}.\n"
+        f" operation (logins: twice as long), {versions}. {report.warning(found['summary'])}\n"
     )
 
 

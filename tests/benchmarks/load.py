@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from tests.benchmarks import data
-from tests.benchmarks.processes import BenchError, cpu_microseconds, settle
+from tests.benchmarks.processes import BenchError, busy_microseconds, cpu_microseconds, settle
 from tests.benchmarks.setting import HERE, Setting
 from tests.benchmarks.variants import Running, Tokens
 
@@ -96,6 +98,8 @@ class Slice:
     per_second: float
     p50: float
     p99: float
+    others: float
+    """The share of the processors that others used meanwhile; on an idle machine next to nothing."""
 
     @property
     def cpu(self) -> float:
@@ -125,10 +129,13 @@ def run_slice(setting: Setting, running: Running, operation: Operation, *, secon
     everything = [pid for part in parts for pid in part]
     settle(everything)
     start_of_log = running.access_log.stat().st_size
+    started, busy, generator = time.monotonic(), busy_microseconds(), _own_microseconds()
     before = [cpu_microseconds(part) for part in parts]
     report = _wrk(setting, running.url, listed, operation, seconds * operation.slower)
     settle(everything)
     used = [cpu_microseconds(part) - start for part, start in zip(parts, before, strict=True)]
+    by_others = busy_microseconds() - busy - sum(used) - (_own_microseconds() - generator)
+    capacity = (time.monotonic() - started) * 1e6 * len(os.sched_getaffinity(0))
 
     served = _statuses(running.access_log, start_of_log)
     aborted = served.pop(CLIENT_CLOSED, 0)
@@ -147,7 +154,14 @@ def run_slice(setting: Setting, running: Running, operation: Operation, *, secon
         report["requests"] / report["microseconds"] * 1e6,
         report["p50"] / 1000,
         report["p99"] / 1000,
+        max(0.0, by_others / capacity),
     )
+
+
+def _own_microseconds() -> float:
+    """Return the CPU time of this process and of the load generators that have ended."""
+    found = os.times()
+    return (found.user + found.system + found.children_user + found.children_system) * 1e6
 
 
 def _wrk(setting: Setting, url: str, listed: Path, operation: Operation, seconds: float) -> dict[str, int]:

@@ -92,6 +92,25 @@ def _processor() -> str:
     return platform.machine()
 
 
+QUIET = 0.10
+"""The share of the processors that others may use: beyond it caches are shared, and what they lose is counted."""
+
+
+def disturbance(summary: Mapping[str, Any]) -> float:
+    """Return what share of the processors others used, the median over operations and variants."""
+    return median(row["others"] for figures in summary.values() for row in figures.values())
+
+
+def warning(summary: Mapping[str, Any]) -> str:
+    """Return what is to be said of a run that others have disturbed; nothing of another."""
+    share = disturbance(summary)
+    if share <= QUIET:
+        return ""
+    return (
+        f"Others used {share:.0%} of the processors meanwhile: measure again on an idle machine before you quote this."
+    )
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """Return the figures as text."""
     lines = []
@@ -125,6 +144,8 @@ SAME = 0.15
 def compare(first: dict[str, Any], second: dict[str, Any]) -> int:
     """Print by how much the ratios of two runs differ; return 1 where one differs by more than ``SAME``."""
     worst = 0.0
+    for found in (first, second):
+        print(warning(found["summary"]), end="\n" if warning(found["summary"]) else "")
     print(f"{'':<28}{'first':>9}{'second':>9}{'differ by':>12}")
     for operation, figures in first["summary"].items():
         for name, row in figures.items():

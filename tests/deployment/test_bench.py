@@ -69,8 +69,8 @@ def test_a_wrong_argument_is_named(arguments: list[str], complaint: str) -> None
 # Figures --------------------------------------------------------------------------------------------------------------
 
 
-def slice_of(cpu: float) -> load.Slice:
-    return load.Slice(100, cpu / 2, cpu / 4, cpu / 4, 500.0, 2.0, 9.0)
+def slice_of(cpu: float, others: float = 0.01) -> load.Slice:
+    return load.Slice(100, cpu / 2, cpu / 4, cpu / 4, 500.0, 2.0, 9.0, others)
 
 
 def run_with(shipped: list[float], baseline: list[float]) -> dict[str, Any]:
@@ -101,6 +101,13 @@ def test_two_runs_are_compared_by_their_ratios(second: float, status: int, capsy
 
 def test_a_slower_machine_alone_is_no_difference() -> None:
     assert report.compare(run_with([1000], [8000]), run_with([2000], [16_000])) == 0
+
+
+@pytest.mark.parametrize(("others", "warned"), [(0.02, False), (0.3, True)])
+def test_a_run_that_others_have_disturbed_says_so(others: float, warned: bool) -> None:
+    summary = report.summarize({"list": {"shipped": [slice_of(1000, others)]}})
+
+    assert bool(report.warning(summary)) is warned
 
 
 @pytest.mark.parametrize(
