@@ -22,7 +22,7 @@ SIZES = (1_000, 100_000, 1_000_000, 3_000_000)
 """The rows of users 1 to 4."""
 
 OTHERS, ROWS_OF_OTHERS = 20_000, 100
-REPEATS = 40
+REPEATS = 150
 """How often each question is asked for each user; what is slow is asked for PATIENCE seconds at the most."""
 
 PATIENCE = 10.0

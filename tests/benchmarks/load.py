@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from tests.benchmarks import data
-from tests.benchmarks.processes import BenchError, cpu_microseconds, settle
+from tests.benchmarks.processes import BenchError, busy_microseconds, cpu_microseconds, settle
 from tests.benchmarks.setting import HERE, Setting
 from tests.benchmarks.variants import Running, Tokens
 

@@ -134,7 +134,7 @@ def cpu_microseconds(roots: Iterable[int]) -> float:
 
 
 def busy_microseconds() -> float:
-    """Return the CPU time that everybody has used so far on all processors, the host's other guests (steal) included."""
+    """Return the CPU time that everybody has used so far on all processors, other guests of the host included."""
     # proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; what guests of this one use is in user.
     user, nice, system, _idle, _iowait, *rest = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + sum(rest)) * 1_000_000 / TICKS
