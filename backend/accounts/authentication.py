@@ -80,7 +80,7 @@ class SessionAuthentication(JWTAuthentication):
     """An access token opens the API as long as its session is live and its account active.
 
     ``later`` is for views that look at the session themselves, with ``fetch_as``, before they answer or change
-    anything: one statement less is a quarter of what such a request costs. What they do not look at looks at itself:
+    anything: one statement less is a tenth of what such a request costs. What they do not look at looks at itself:
     ``request.user`` asks for the session as soon as more of it is wanted than that there is one.
     """
 
