@@ -24,7 +24,7 @@ util.write_error = write_json_error
 
 wsgi_app = "config.wsgi:application"
 bind = env.GUNICORN_BIND
-workers = env.WEB_CONCURRENCY
+workers = env.workers
 # Threads, so that requests which wait for the database do not keep the others waiting.
 worker_class = worker.Worker
 # Gunicorn has no hook between being told to end and telling its workers.

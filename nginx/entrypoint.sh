@@ -51,6 +51,7 @@ readonly TEMPLATES=(
   snippets/connections-per-address.conf
   snippets/port-of-https.conf
   snippets/request-body.conf
+  snippets/trusted-proxies.conf
   snippets/upstream-timeouts.conf
   snippets/workers.conf
 )
@@ -60,7 +61,8 @@ readonly TLS_TEMPLATES=(servers/https.conf)
 # shellcheck disable=SC2016  # envsubst reads the names, the shell must not
 readonly SUBSTITUTED='
     ${HTTPS_PORT} ${NGINX_AUTH_BURST} ${NGINX_AUTH_RATE} ${NGINX_AUTH_WAIT_SECONDS} ${NGINX_CLIENT_MAX_BODY_KB}
-    ${NGINX_CONNECTIONS_PER_ADDRESS} ${NGINX_HTTP_ANSWERS} ${NGINX_SERVER_NAMES} ${NGINX_UPSTREAM_TIMEOUT_SECONDS} ${NGINX_WORKER_PROCESSES}'
+    ${NGINX_CONNECTIONS_PER_ADDRESS} ${NGINX_HTTP_ANSWERS} ${NGINX_SERVER_NAMES} ${NGINX_TRUSTED_ADDRESSES} ${NGINX_TRUSTED_FROM}
+    ${NGINX_UPSTREAM_TIMEOUT_SECONDS} ${NGINX_WORKER_PROCESSES}'
 
 complaints=()
 tls=false
@@ -122,6 +124,28 @@ check_hosts() {
     names+=" $host"
   done
   export NGINX_SERVER_NAMES=${names# }
+}
+
+# Turns NGINX_TRUSTED_PROXIES, separated by commas, into the lines of snippets/trusted-proxies.conf.template.
+check_trusted_proxies() {
+  # Nobody has this address.
+  export NGINX_TRUSTED_FROM=255.255.255.255 NGINX_TRUSTED_ADDRESSES=255.255.255.255
+  [[ -n ${NGINX_TRUSTED_PROXIES+set} ]] || return 0
+  local octet='(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])' rest=$NGINX_TRUSTED_PROXIES, item
+  local ipv4="^${octet}(\\.${octet}){3}(/([1-9]|[12][0-9]|3[0-2]))?\$"
+  local ipv6='^[0-9A-Fa-f:]*:[0-9A-Fa-f:]*(/([1-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))?$'
+  while [[ -n $rest ]]; do
+    item=${rest%%,*}
+    rest=${rest#*,}
+    item=${item#"${item%%[![:space:]]*}"}
+    item=${item%"${item##*[![:space:]]}"}
+    if [[ ! $item =~ $ipv4 && ! $item =~ $ipv6 ]]; then
+      complaints+=('NGINX_TRUSTED_PROXIES must be addresses or networks such as 192.0.2.10 or 2001:db8::/48, separated by commas, never all addresses; remove it where no proxy stands in front.')
+      return
+    fi
+    NGINX_TRUSTED_FROM+=";"$'\n'"set_real_ip_from $item"
+    NGINX_TRUSTED_ADDRESSES+=" 1;"$'\n'"    $item"
+  done
 }
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -282,6 +306,7 @@ show_certificate() {
 check_variables() {
   check_hosts
   check_auth_rate
+  check_trusted_proxies
   # No more than Django's DATA_UPLOAD_MAX_MEMORY_SIZE (backend/config/settings.py).
   check_whole NGINX_CLIENT_MAX_BODY_KB 1024 1 2048
   check_whole NGINX_CONNECTIONS_PER_ADDRESS 100 1 100000

@@ -20,7 +20,7 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
-#   certificate_days    for how many days the certificate that nginx serves lasts, and until when
+#   containers_of       the ids of the containers of a service
 #   replace_backends    new backend containers in place of the old, one after another, without a failed request
 #   embedded_runs       does the embedded stack of this checkout run?
 #   address, url        where the API is published
@@ -259,10 +259,6 @@ setting() {
   printf '%s\n' "${value:-$2}"
 }
 
-# certificate_days: of the certificate that nginx serves, the days that are left and its end: `13 2027-01-31 12:00 UTC`;
-# nothing without TLS, or where nginx does not run.
-certificate_days() { compose exec --no-TTY nginx /entrypoint.sh --certificate 2>/dev/null || true; }
-
 # replace_backends: each backend by a new container of the same image and the configuration and secrets of now, then
 # upkeep. A new one is healthy before an old one is told to stop, and an old one ends when its last request is answered:
 # Gunicorn keeps idle connections open for a moment longer, and nginx asks another one as soon as it is refused. What an
@@ -272,18 +268,16 @@ replace_backends() {
   local -a old
   mkdir -p "${log%/*}"
   wanted=$(setting BACKEND_REPLICAS 2)
-  mapfile -t old < <(docker ps --all --quiet --filter label=com.docker.compose.service=backend \
-    --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
-    --filter label=com.docker.compose.oneoff=False)
+  mapfile -t old < <(containers_of backend --all)
   # One that a killed run has just started or stopped is waited for: with two that refuse at once a request could meet
   # both of them, one after the other.
-  compose up --detach --no-deps --no-build --no-recreate --wait --wait-timeout 60 --scale "backend=${#old[@]}" backend \
-    >>"$log" 2>&1 || true
-  sleep "$FORGOTTEN_SECONDS"
+  if ((${#old[@]})); then
+    { docker start "${old[@]}" && wait_until_healthy 60 "${old[@]}"; } >>"$log" 2>&1 || true
+    sleep "$FORGOTTEN_SECONDS"
+  fi
   for ((made = 0; made < wanted; made++)); do
     info "replacing the backends: $((made + 1)) of $wanted"
-    compose up --detach --no-deps --no-build --no-recreate --wait --wait-timeout 120 \
-      --scale "backend=$((made + ${#old[@]} + 1))" backend >>"$log" 2>&1 || return
+    start_more backend "$((made + ${#old[@]} + 1))" >>"$log" 2>&1 || return
     # The last old ones stay until the last new one is there.
     if ((${#old[@]})); then
       end_container "${old[0]}" >>"$log" 2>&1 || return
@@ -295,7 +289,32 @@ replace_backends() {
     old=("${old[@]:1}")
   done
   info "replacing upkeep"
-  compose up --detach --no-deps --no-build --force-recreate --wait --wait-timeout 120 upkeep >>"$log" 2>&1
+  { compose rm --stop --force upkeep && start_more upkeep 1; } >>"$log" 2>&1
+}
+
+# containers_of SERVICE [DOCKER-OPTION...]: the ids of those that run; with --all of the others too.
+containers_of() {
+  docker ps --quiet --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
+    --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False "${@:2}"
+}
+
+# start_more SERVICE SCALE: the containers that are missing, until they are healthy; no other is touched. Not
+# `up --no-deps`: Compose would take what that has made for outdated at the next plain `up`, and replace all at once.
+start_more() {
+  compose create --no-build --no-recreate --scale "$1=$2" "$1" || return
+  local -a made
+  mapfile -t made < <(containers_of "$1" --filter status=created)
+  ((${#made[@]} == 0)) || { docker start "${made[@]}" && wait_until_healthy 120 "${made[@]}"; }
+}
+
+# wait_until_healthy SECONDS ID...
+wait_until_healthy() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until [[ $(docker inspect --format '{{.State.Health.Status}}' "$@" | sort -u) == healthy ]]; do
+    ((SECONDS < deadline)) || return
+    sleep 0.5
+  done
 }
 
 # end_container ID: Compose gave it its stop_grace_period. Then until nginx, which looks every second, knows it no more.

@@ -13,16 +13,45 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
+from rest_framework_simplejwt.utils import datetime_from_epoch
 
 from accounts.models import Session, SessionQuerySet, User
 from accounts.tokens import SESSION_CLAIM, AnySessionToken, SessionRefreshToken
 from config.clients import client_address
+from config.postgresql import prepared_cursor
 from config.upkeep import delete_in_batches
 
 logger = logging.getLogger(__name__)
 
 SPENT = "Token is invalid or spent"
 """The one answer to a refresh token that is not good any more, whatever the reason."""
+
+
+EXCHANGE = """
+    WITH session AS (
+        SELECT session.id, session.user_id, session.expires_at
+        FROM accounts_session AS session JOIN accounts_user AS account ON account.id = session.user_id
+        WHERE session.id = %(session)s AND session.user_id = %(account)s
+            AND session.ended_at IS NULL AND session.expires_at > %(now)s AND account.is_active
+        FOR NO KEY UPDATE OF session
+    ), spent AS (
+        INSERT INTO token_blacklist_blacklistedtoken (token_id, blacklisted_at)
+        SELECT token.id, %(now)s FROM token_blacklist_outstandingtoken AS token, session WHERE token.jti = %(spent)s
+        ON CONFLICT (token_id) DO NOTHING
+        RETURNING token_id
+    ), successor AS (
+        INSERT INTO token_blacklist_outstandingtoken (user_id, jti, token, created_at, expires_at)
+        SELECT session.user_id, %(next)s, '', %(now)s, date_trunc('second', least(%(expires_at)s, session.expires_at))
+        FROM session, spent
+    )
+    UPDATE accounts_session SET last_used_at = %(now)s FROM session, spent WHERE accounts_session.id = session.id
+    RETURNING accounts_session.expires_at
+"""
+"""Spends a token and records the next one, both or neither; returns no row where the token is not good.
+
+The lock of the session is the one that whoever ends it takes too. Those who have waited for it see through the unique
+index that the token is spent, whatever their statement saw when it began.
+"""
 
 
 def open_session(*, user: User, request: Request | HttpRequest) -> dict[str, Any]:
@@ -50,23 +79,36 @@ def open_session(*, user: User, request: Request | HttpRequest) -> dict[str, Any
 def continue_session(*, refresh: str) -> dict[str, Any]:
     """Exchange a refresh token for the next pair; raise ``TokenError`` where it is not good.
 
-    Whoever exchanges holds the lock of the session, so of any number of uses at once one succeeds. A spent token that
-    comes back after the grace was copied by somebody: the session ends, for the thief and for the owner. Within the
-    grace it is two tabs of one browser, or a retry, and only refused.
+    Of any number of uses at once one succeeds. A spent token that comes back after the grace was copied by somebody:
+    the session ends, for the thief and for the owner. Within the grace it is two tabs of one browser, or a retry, and
+    only refused.
     """
-    token = SessionRefreshToken(refresh)
-    with transaction.atomic():
-        session = _lock(token)
-        if session is None:
-            raise TokenError(SPENT)
-        spent_at = token.spent_at()
-        if spent_at is None:
-            token.spend()
-            session.last_used_at = timezone.now()
-            session.save(update_fields=["last_used_at"])
-            return SessionRefreshToken.of(session).pair(session)
-    # Outside the block, which would undo the end of the session.
-    raise _refusal(session, spent_at)
+    token, successor = SessionRefreshToken(refresh), SessionRefreshToken()
+    given = {
+        "session": token[SESSION_CLAIM],
+        "account": token["user_id"],
+        "spent": token["jti"],
+        "next": successor["jti"],
+        "now": successor.current_time,
+        "expires_at": datetime_from_epoch(successor["exp"]),
+    }
+    with prepared_cursor() as cursor:
+        cursor.execute(EXCHANGE, given)
+        exchanged = cursor.fetchone()
+    if exchanged is not None:
+        session = Session(pk=token[SESSION_CLAIM], user_id=int(token["user_id"]), expires_at=exchanged[0])
+        successor.belong_to(session)
+        return successor.pair(session)
+    live = (
+        Session.objects.live().filter(pk=token[SESSION_CLAIM], user_id=token["user_id"], user__is_active=True).first()
+    )
+    if live is None:
+        raise TokenError(SPENT)
+    spent_at = token.spent_at()
+    if spent_at is None:
+        # Its record has run out by the clock of the host that removed it.
+        raise TokenError("Token is invalid or expired")
+    raise _refusal(live, spent_at)
 
 
 def end_session_of(*, refresh: str) -> None:

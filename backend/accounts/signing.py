@@ -9,6 +9,7 @@ from django.conf import settings
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError
 from rest_framework_simplejwt.settings import api_settings
+from rest_framework_simplejwt.tokens import Token
 
 
 def key_id(key: str) -> str:
@@ -33,6 +34,8 @@ class KeyRingBackend(TokenBackend):
         )
         self.key_id = key_id(ring[0])
         self.ring = {key_id(key): self._prepare_key(key) for key in ring}
+        # By the hash of the token; here, so that none outlives the keys (accounts.authentication).
+        self.verified: dict[bytes, Token] = {}
 
     def encode(self, payload: dict[str, Any]) -> str:
         """Return ``payload`` as a signed token."""

@@ -64,9 +64,7 @@ class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # s
     def of(cls, session: Session) -> "SessionRefreshToken":
         """Return a new token of ``session``, recorded as outstanding."""
         token = cls()
-        token[SESSION_CLAIM] = str(session.pk)
-        token["user_id"] = str(session.user_id)
-        token.end_with(session.expires_at)
+        token.belong_to(session)
         OutstandingToken.objects.create(
             user_id=session.user_id,
             jti=token["jti"],
@@ -76,9 +74,10 @@ class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # s
         )
         return token
 
-    def end_with(self, end: datetime) -> None:
-        """Let the token expire no later than ``end``."""
-        self["exp"] = min(self["exp"], datetime_to_epoch(end))
+    def belong_to(self, session: Session) -> None:
+        """Name ``session`` and its account in the token, and let it expire no later than the session."""
+        self[SESSION_CLAIM], self["user_id"] = str(session.pk), str(session.user_id)
+        self["exp"] = min(self["exp"], datetime_to_epoch(session.expires_at))
 
     def check_blacklist(self) -> None:
         """Leave it to ``accounts.sessions``, which looks under the lock of the session."""
@@ -87,14 +86,6 @@ class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # s
         """Return when this token was exchanged, or None."""
         record = BlacklistedToken.objects.filter(token__jti=self["jti"]).first()
         return record.blacklisted_at if record else None
-
-    def spend(self) -> None:
-        """Mark this token as exchanged; raise ``TokenError`` where its record is gone."""
-        record = OutstandingToken.objects.filter(jti=self["jti"]).first()
-        if record is None:
-            # It has run out by the clock of the host that removed it.
-            raise TokenError("Token is invalid or expired")
-        BlacklistedToken.objects.create(token=record)
 
     def pair(self, session: Session) -> dict[str, Any]:
         """Return this token and an access token, as a client gets them; both end with ``session`` at the latest."""

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 from urllib.parse import unquote
 
+from config import sizing
+
 EX_CONFIG: Final = 78
 """Exit status for a configuration error (sysexits.h)."""
 
@@ -197,6 +199,11 @@ def whole(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def automatic(otherwise: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Accept ``auto``, for None, or what ``otherwise`` accepts."""
+    return lambda raw: None if raw == "auto" else otherwise(raw)
+
+
 def host_names(raw: str) -> list[str]:
     """Accept a comma-separated list of host names and addresses; refuse wildcards."""
     hosts = [item.strip() for item in raw.split(",")]
@@ -211,6 +218,20 @@ def host_names(raw: str) -> list[str]:
         elif not re.fullmatch(r"\.?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*", host):
             raise InvalidError("contains an item that is no host name or address")
     return hosts
+
+
+def networks(raw: str) -> list[str]:
+    """Accept a comma-separated list of addresses and networks; refuse those of everybody."""
+    found = [item.strip() for item in raw.split(",")]
+    for item in found:
+        # A zone, and a mask that is written out, are known to Python and not to nginx.
+        if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?", item):
+            raise InvalidError("contains an item that is no address or network")
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise InvalidError("contains an item that is no address or network") from None
+    return found
 
 
 def endpoint(raw: str) -> str:
@@ -635,6 +656,13 @@ class Environment:
         accepts="0 to 86400",
         default="600",
     )
+    POSTGRES_PREPARED_STATEMENTS_ENABLED = Variable(
+        "Whether the statements of the busiest endpoints are parsed and planned once for each connection. Switch it off"
+        " behind a pooler that hands connections over after each transaction and does not know prepared statements.",
+        parse=flag,
+        accepts="true or false",
+        default="true",
+    )
     POSTGRES_MAX_CONNECTIONS = Variable(
         "The connections that the database server accepts. Workers x threads x replicas must fit, with"
         " POSTGRES_RESERVED_CONNECTIONS to spare.",
@@ -653,10 +681,11 @@ class Environment:
     group_gunicorn = Group("Gunicorn")
 
     WEB_CONCURRENCY = Variable(
-        "Worker processes in each backend container.",
-        parse=whole(1, 64),
-        accepts="1 to 64",
-        default="2",
+        "Worker processes in each backend container; `auto` is one for each processor that the container may use, from"
+        f" {sizing.LEAST} to {sizing.MOST}, and no more than POSTGRES_MAX_CONNECTIONS has room for.",
+        parse=automatic(whole(1, 64)),
+        accepts="auto, or 1 to 64",
+        default="auto",
     )
     GUNICORN_THREADS = Variable(
         "Threads in each worker process.",
@@ -713,10 +742,20 @@ class Environment:
     NGINX_AUTH_RATE = Variable(
         "How often one client address may send something to the account endpoints, which take passwords and tokens,"
         " or log in to the admin site; a burst of 5 more is let through, or of what the rate allows in one second."
-        " Where another proxy stands in front, all clients have its address: raise it, and let that proxy limit them.",
+        " Where another proxy stands in front, set NGINX_TRUSTED_PROXIES: otherwise all clients have its address.",
         parse=text(r"[1-9][0-9]{0,4}r/[sm]"),
         accepts="a number from 1 to 99999 and r/s or r/m",
         default="30r/m",
+        readers=("nginx",),
+    )
+    NGINX_TRUSTED_PROXIES = OptionalVariable(
+        "The proxies in front of nginx, such as a load balancer. X-Forwarded-For and X-Forwarded-Proto are"
+        " believed from them alone: limits, sessions and logs then know the client's own address, and links keep"
+        " https. Whoever can reach the published port from one of these addresses can pretend to be anybody. For a"
+        " proxy on the same host it is the gateway of the network `edge`, which `docker network inspect` shows.",
+        parse=networks,
+        accepts="addresses or networks, separated by commas, never all addresses",
+        example="192.0.2.10,2001:db8::/48",
         readers=("nginx",),
     )
     NGINX_UPSTREAM_TIMEOUT_SECONDS = Variable(
@@ -893,6 +932,15 @@ class Environment:
         return found
 
     @property
+    def workers(self) -> int:
+        """How many worker processes this container starts."""
+        return self.WEB_CONCURRENCY or sizing.workers(
+            threads=self.GUNICORN_THREADS,
+            replicas=self.BACKEND_REPLICAS,
+            connections=self.POSTGRES_MAX_CONNECTIONS - self.POSTGRES_RESERVED_CONNECTIONS,
+        )
+
+    @property
     def database(self) -> Database:
         """The database of this process, however it was named."""
         return self.DATABASE_URL or Database(
@@ -1000,15 +1048,17 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             " it into secrets/database_url, and that of the migrator into secrets/migrator_database_url, or set"
             " DB_REPLICAS=1."
         )
-    sizing = (
+    sizes = (
         "WEB_CONCURRENCY",
         "GUNICORN_THREADS",
         "BACKEND_REPLICAS",
         "POSTGRES_RESERVED_CONNECTIONS",
         "POSTGRES_MAX_CONNECTIONS",
     )
-    if all(name in values for name in sizing):
-        workers, threads, replicas, reserved, available = (values[name] for name in sizing)
+    if all(name in values for name in sizes):
+        workers, threads, replicas, reserved, available = (values[name] for name in sizes)
+        # By itself it takes no more than there is, and never fewer than the least.
+        workers = workers or sizing.LEAST
         if workers * threads * replicas + reserved > available:
             problems.append(
                 "POSTGRES_MAX_CONNECTIONS is too small. Accepted: at least WEB_CONCURRENCY x GUNICORN_THREADS x"

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from uuid import uuid4
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
+from django.http.response import HttpResponseBase
 from rest_framework.exceptions import APIException
 
 from config.errors import DATABASE_ERRORS, RETRY_AFTER_SECONDS, error, log_database_error, service_unavailable
@@ -36,6 +40,21 @@ class RequestIdMiddleware:
         finally:
             request_id.reset(token)
         response["X-Request-ID"] = value
+        return response
+
+
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
+    """The policy, made once; where a view asks for one of its own, django-csp's middleware makes it."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        self.policy = build_policy()
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Add the header."""
+        if settings.DEBUG or any(name.startswith("_csp") for name in (*vars(request), *vars(response))):
+            return super().process_response(request, response)
+        response.setdefault(HEADER, self.policy)
         return response
 
 

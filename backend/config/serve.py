@@ -1,7 +1,7 @@
 """Gunicorn, once the configuration has been checked: ``python -m config.serve [gunicorn's own options]``.
 
-Gunicorn reads WEB_CONCURRENCY by itself, while it is imported: without this check before it, a bad value would end in
-a traceback that shows it.
+Gunicorn reads WEB_CONCURRENCY by itself, while it is imported, and takes nothing but a number: without this check
+before it, any other value would end in a traceback that shows it.
 """
 
 import os
@@ -15,8 +15,9 @@ GUNICORNS_OWN = ("GUNICORN_CMD_ARGS", "FORWARDED_ALLOW_IPS", "PORT")
 
 def main() -> None:
     """Become Gunicorn, or end with what is wrong with the configuration."""
-    load()
-    for name in GUNICORNS_OWN:
+    env = load()
+    # A number is left to be read again, by gunicorn.conf.py.
+    for name in GUNICORNS_OWN if env.WEB_CONCURRENCY else (*GUNICORNS_OWN, "WEB_CONCURRENCY"):
         os.environ.pop(name, None)
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *sys.argv[1:]])  # noqa: S606 # no shell is wanted
 

@@ -48,7 +48,7 @@ MIDDLEWARE = [
     "health.middleware.HealthMiddleware",
     "config.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "config.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "config.middleware.DatabaseUnavailableMiddleware",
@@ -110,6 +110,9 @@ DATABASES = {
                 f" -c lock_timeout={env.POSTGRES_LOCK_TIMEOUT_MS}"
                 " -c idle_in_transaction_session_timeout=15000"
             ),
+            # Statements are prepared where the code says so, never because they come often: a plan that is made
+            # without the values would be a poor one for a filter or a search.
+            "prepare_threshold": 2**31 - 1 if env.POSTGRES_PREPARED_STATEMENTS_ENABLED else None,
             **env.database.options,
         },
     }
@@ -238,7 +241,10 @@ STORAGES = {
 }
 if not env.DJANGO_PROXY_ENABLED:
     # Nobody else serves them in the embedded mode.
-    MIDDLEWARE.insert(MIDDLEWARE.index("csp.middleware.CSPMiddleware"), "whitenoise.middleware.WhiteNoiseMiddleware")
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("config.middleware.ContentSecurityPolicyMiddleware"),
+        "whitenoise.middleware.WhiteNoiseMiddleware",
+    )
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_MAX_AGE = 3600
 

@@ -5,12 +5,14 @@ connects in between waits in the queue of the socket, has sent a request by then
 repeat a request that was never sent, not one that was: a POST would fail (docs/decisions/0034).
 """
 
+import ctypes
 import errno
 import mmap
 import selectors
 import socket
-import sys
+import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,6 +23,10 @@ _server_ends = mmap.mmap(-1, 1)
 """One byte that the workers share with the process that has forked them."""
 
 HEALTH = b"GET /healthz"
+
+# What the socket module has no names for: https://docs.kernel.org/networking/filter.html
+SO_ATTACH_FILTER = 26
+BPF_RETURN = 0x06  # here: nothing of what has arrived
 
 _close_sockets = sock.close_sockets
 
@@ -34,7 +40,8 @@ def close_sockets(listeners: list[Any], unlink: bool = True) -> None:
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Serves each request in a thread, those for ``/healthz`` in one of their own.
 
-    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at once.
+    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx
+    is refused at once.
     """
 
     def init_process(self) -> None:
@@ -74,9 +81,11 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def drain(self, listener: Any) -> None:
         """Take every connection that was made, and let no more be made."""
-        # Who connects between the last look into the queue and its end is cut off. A thread that computes would keep this
-        # one waiting in between for 5 ms.
-        sys.setswitchinterval(1e-6)
+        # Whoever connected between the last look into the queue and its end would be cut off, and other processes may
+        # come in between. So nobody connects from here on: the kernel asks again after a second, and is refused.
+        code = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 0))
+        with suppress(OSError):
+            listener.sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(code)))
         before = -1
         while before != self.nr_conns:
             before = self.nr_conns

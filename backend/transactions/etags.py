@@ -7,6 +7,7 @@ from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
 
 from transactions.models import Transaction
+from transactions.statements import Row
 
 IF_MATCH = "If-Match"
 IF_NONE_MATCH = "If-None-Match"
@@ -27,7 +28,7 @@ class PreconditionFailed(APIException):
     default_code = "precondition_failed"
 
 
-def etag_of(row: Transaction) -> str:
+def etag_of(row: Transaction | Row) -> str:
     """Return the entity tag of a row: strong, since every change counts the version up."""
     return f'"{row.pk}-{row.version}"'
 
@@ -42,7 +43,7 @@ def check_if_match(request: Request, row: Transaction) -> None:
         raise PreconditionFailed
 
 
-def is_unchanged(request: Request, row: Transaction) -> bool:
+def is_unchanged(request: Request, row: Row) -> bool:
     """Return whether ``If-None-Match`` names this state, so that the client need not get it again.
 
     Compared weakly, as RFC 9110 asks: a proxy that compresses makes tags weak. Raises ``ValidationError`` (400) for

@@ -1,38 +1,51 @@
-"""Pages of the list: by number, by limit and offset, or by cursor, on the same endpoint."""
+"""Pages of the list: by number, by limit and offset, or by cursor, on the same endpoint.
+
+Pages by number and by offset count the rows and skip those before the page, which costs more the more there are. Both
+end at ``COUNTED_ROWS``; the last page leads on to the cursor, which reaches every row at the same cost
+(docs/decisions/0045).
+"""
 
 import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from django.db.models import F, QuerySet
-from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
-from rest_framework.exceptions import ValidationError
-from rest_framework.pagination import BasePagination, LimitOffsetPagination
+from django.db.models import QuerySet
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.urls import replace_query_param
+from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
 from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
+from transactions.counts import COUNTED_ROWS, Count, count_across, count_rows
+from transactions.models import TransactionQuerySet
+from transactions.order import behind, ordering_of, sort
+from transactions.search import Found
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
+ROWS_A_PAGE = 10
+LARGEST_LIMIT = 20
 LARGEST_ID = 2**63 - 1
 """What PostgreSQL can compare with a bigint."""
+TOO_SHORT = "Give a word of three letters or more: shorter ones are rare here. Or read all rows by cursor."
 
 
-class OffsetPages(LimitOffsetPagination):
-    """``?limit=&offset=``: five rows when only the offset is given, at most twenty."""
-
-    default_limit = 5
-    max_limit = 20
-    limit_query_description = (
-        "How many rows; 20 at most, however large the number. 5 when only `offset` is given, 10 when only `cursor` is."
+def envelope(count: Count | None, following: str | None, preceding: str | None, results: Any) -> Response:
+    """Return a page in the form that all have in common."""
+    return Response(
+        {
+            "count": None if count is None else count.rows,
+            "count_is_exact": count is not None and count.is_exact,
+            "next": following,
+            "previous": preceding,
+            "results": results,
+        }
     )
-    offset_query_description = "How many rows to leave out first."
 
 
 CURSOR_PATTERN = re.compile(
@@ -52,6 +65,11 @@ class Cursor(NamedTuple):
     pk: int
 
     @classmethod
+    def beside(cls, row: Any, ordering: str, *, backwards: bool) -> "Cursor":
+        """Return the position right behind ``row``, or, backwards, right before it."""
+        return cls(ordering, backwards, getattr(row, ordering.removeprefix("-")), row.pk)
+
+    @classmethod
     def read(cls, text: str) -> "Cursor":
         """Return the cursor that ``text`` is; raise ``ValueError`` where it is none."""
         if not re.fullmatch(f"[A-Za-z0-9_-]{{1,{LONGEST_CURSOR}}}", text):
@@ -68,48 +86,131 @@ class Cursor(NamedTuple):
         return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
+class CountedPages:
+    """``?page=``, or ``?limit=`` and ``?offset=``: rows by how many lie before them, as far as they are counted.
+
+    Where the count is not exact, such a page lies wholly among the rows that are counted, so that it is never short;
+    ``next`` of the last one is a cursor behind its last row, so that who follows it sees every row.
+    """
+
+    page_query_description = (
+        f"A page of ten rows, from 1. The first {COUNTED_ROWS} rows have pages; `next` of the last one leads on by"
+        " `cursor`."
+    )
+    limit_query_description = (
+        f"How many rows; {LARGEST_LIMIT} at most, however large the number. 5 when only `offset` is given, 10 when only"
+        " `cursor` is."
+    )
+    offset_query_description = (
+        f"How many rows to leave out first, of the first {COUNTED_ROWS}; `next` of the last such page leads on by"
+        " `cursor`."
+    )
+
+    def paginate_queryset(self, queryset: TransactionQuerySet, request: Request) -> list[Any]:
+        """Return one page; raise ``NotFound`` where there is none, ``ValidationError`` (400) where it is too far."""
+        given = request.query_params
+        self.by_offset = any(name in given for name in BY_OFFSET)
+        if self.by_offset:
+            self.size = min(int(given.get("limit", 5)), LARGEST_LIMIT)
+            before = int(given.get("offset", 0))
+        else:
+            self.size = ROWS_A_PAGE
+            before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
+        rows: QuerySet[Any] = queryset
+        if queryset.search is None:
+            across = count_across(queryset, queryset.bounded_by)
+            self.count = across or count_rows(queryset)
+            rows = sort(rows) if across and across.is_exact else rows
+        else:
+            found = queryset.search.find(queryset.search.rows)
+            if found.stopped_at is not None:
+                raise ValidationError({"search": [TOO_SHORT]})
+            rows, self.count = found.rows, found.counted()
+        if before and before + self.size > self.count.rows and not self.count.is_exact:
+            raise self._too_far()
+        if before and before >= self.count.rows and not self.by_offset:
+            raise NotFound("Invalid page.")
+        page = list(rows[before : before + self.size]) if before < self.count.rows else []
+        self.url = request.build_absolute_uri()
+        self.next = self.previous = None
+        following = before + self.size
+        if following + (0 if self.count.is_exact else self.size - 1) < self.count.rows:
+            self.next = self._link(following)
+        elif page and not self.count.is_exact:
+            self.next = self._link_behind(page[-1], ordering_of(queryset))
+        if before:
+            self.previous = self._link(before - self.size)
+        return page
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """Return the page in its envelope."""
+        return envelope(self.count, self.next, self.previous, data)
+
+    def _too_far(self) -> ValidationError:
+        name, largest = BY_NUMBER, self.count.rows // self.size
+        if self.by_offset:
+            name, largest = "offset", self.count.rows - self.size
+        return ValidationError(
+            {name: [f"Give at most {largest}. Rows beyond are reached by cursor: follow next of that page."]}
+        )
+
+    def _link(self, before: int) -> str:
+        url, name, value = self.url, BY_NUMBER, before // self.size + 1
+        if self.by_offset:
+            url, name, value = str(replace_query_param(url, "limit", self.size)), "offset", before
+        return str(replace_query_param(url, name, value) if before > 0 else remove_query_param(url, name))
+
+    def _link_behind(self, row: Any, ordering: str) -> str:
+        url = remove_query_param(remove_query_param(self.url, BY_NUMBER), "offset")
+        if self.by_offset:
+            url = replace_query_param(url, "limit", self.size)
+        return str(replace_query_param(url, BY_CURSOR, str(Cursor.beside(row, ordering, backwards=False))))
+
+
 class CursorPages:
     """``?cursor=``: each page begins where the last one ended, so that any page costs as much as the first.
 
-    The position is a row's sort key and id, compared as a pair, which the index of the ordering answers. Rows that
-    are added or removed meanwhile move nothing: what is there all the time is seen exactly once. Rows are not counted.
+    The position is a row's sort key and id. Rows that are added or removed meanwhile move nothing: what is there all
+    the time is seen exactly once. Rows are not counted. Where a search stops before the page is full, the page is short
+    and the next one goes on from there.
     """
 
-    page_size = 10
     query_description = (
         "Read on from a position: empty for the first page, afterwards as `next` and `previous` have it. Costs the"
-        " same at any depth. Belongs to the `ordering` it was made with. `count` is null."
+        " same at any depth. Belongs to the `ordering` it was made with. `count` is null. A search for one or two"
+        " letters, where they are rare, may have pages with few rows or none: go on while there is a `next`."
     )
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request) -> list[Any]:
+    def paginate_queryset(self, queryset: TransactionQuerySet, request: Request) -> list[Any]:
         """Return one page; raise ``ValidationError`` (400) for a cursor that is malformed or of another ordering."""
         limit = request.query_params.get("limit")
-        size = self.page_size if limit is None else min(int(limit), OffsetPages.max_limit)
+        size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
-        self.ordering = str((queryset.query.order_by or queryset.model._meta.ordering)[0])
-        self.field = self.ordering.removeprefix("-")
+        search = queryset.search
+        rows: QuerySet[Any] = queryset if search is None else search.rows
+        self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
-        if cursor is not None:
-            # Backwards in a rising order and forwards in a falling one both go to lesser rows.
-            lookup = TupleLessThan if backwards != self.ordering.startswith("-") else TupleGreaterThan
-            queryset = queryset.filter(lookup((F(self.field), F("id")), (cursor.value, cursor.pk)))
-        # One more than is shown tells whether there is another page.
-        rows = list((queryset.reverse() if backwards else queryset)[: size + 1])
-        more = len(rows) > size
-        rows = rows[:size]
+        across = count_across(queryset, queryset.bounded_by) if search is None else None
         if backwards:
-            rows.reverse()
-        self.next = self.previous = None
-        if more or backwards:
-            self.next = self._link(rows[-1] if rows else cursor, backwards=False)
-        if more if backwards else cursor is not None:
-            self.previous = self._link(rows[0] if rows else cursor, backwards=True)
-        return rows
+            rows = rows.reverse()
+        if cursor is not None:
+            rows = behind(rows, cursor.value, cursor.pk)
+        if across and across.is_exact:
+            rows = sort(rows)
+        found = Found(rows) if search is None else search.find(rows)
+        # One more than is shown tells whether there is another page.
+        page = list(found.rows[: size + 1])
+        last = page[size - 1] if len(page) > size else found.stopped_at
+        page = page[:size]
+        onward = None if last is None else self._link(last, backwards=backwards)
+        back = None if cursor is None else self._link(page[0] if page else cursor, backwards=not backwards)
+        self.next, self.previous = (back, onward) if backwards else (onward, back)
+        return page[::-1] if backwards else page
 
     def get_paginated_response(self, data: Any) -> Response:
         """Return the page in the envelope of the others."""
-        return Response({"count": None, "next": self.next, "previous": self.previous, "results": data})
+        return envelope(None, self.next, self.previous, data)
 
     def _cursor(self, text: str) -> Cursor | None:
         if not text:
@@ -128,14 +229,14 @@ class CursorPages:
             beyond = place.pk + (-1 if backwards == self.ordering.startswith("-") else 1)
             cursor = place._replace(backwards=backwards, pk=min(max(beyond, 0), LARGEST_ID))
         else:
-            cursor = Cursor(self.ordering, backwards, getattr(place, self.field), place.pk)
+            cursor = Cursor.beside(place, self.ordering, backwards=backwards)
         return str(replace_query_param(self.url, BY_CURSOR, str(cursor)))
 
 
 class TransactionPagination(BasePagination):
-    """Choose between the three by the parameters of the request; all answer with the same envelope."""
+    """Choose between the two by the parameters of the request; both answer with the same envelope."""
 
-    chosen: NumberedPages | OffsetPages | CursorPages
+    chosen: CountedPages | CursorPages
 
     def paginate_queryset(
         self, queryset: QuerySet[Any] | Sequence[Any], request: Request, view: APIView | None = None
@@ -150,11 +251,8 @@ class TransactionPagination(BasePagination):
             raise ValidationError({BY_NUMBER: ["Give either page, or limit and offset."]})
         for name, least in ((BY_NUMBER, 1), ("limit", 1), ("offset", 0)):
             self._check(name, given.get(name), least)
-        if by_cursor and isinstance(queryset, QuerySet):
-            self.chosen = CursorPages()
-            return self.chosen.paginate_queryset(queryset, request)
-        self.chosen = OffsetPages() if by_offset else NumberedPages()
-        return self.chosen.paginate_queryset(queryset, request, view)
+        self.chosen = CursorPages() if by_cursor else CountedPages()
+        return self.chosen.paginate_queryset(cast(TransactionQuerySet, queryset), request)
 
     @staticmethod
     def _check(name: str, value: str | None, least: int) -> None:
@@ -170,24 +268,47 @@ class TransactionPagination(BasePagination):
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Describe the envelope, which all have in common."""
-        envelope = NumberedPages().get_paginated_response_schema(schema)
+        page: dict[str, Any] = NumberedPages().get_paginated_response_schema(schema)
         link = "http://localhost:8080/api/transactions/?page="
-        envelope["properties"]["count"]["description"] = "Rows in all pages together; null with `cursor`."
-        envelope["properties"]["count"]["nullable"] = True
-        envelope["properties"]["next"]["example"] = f"{link}3"
-        envelope["properties"]["previous"]["example"] = f"{link}1"
-        return envelope
+        count, following, preceding, results = page["properties"].values()
+        count["description"] = f"How many rows there are, of at most {COUNTED_ROWS}; null with `cursor`."
+        count["nullable"] = True
+        is_exact = {
+            "type": "boolean",
+            "example": True,
+            "description": (
+                "Whether `count` is the number of all rows. Where it is false there are more, which `next` leads to; it"
+                " is false with `cursor`."
+            ),
+        }
+        following["example"] = f"{link}3"
+        preceding["example"] = f"{link}1"
+        page["required"] = ["count", "count_is_exact", "results"]
+        page["properties"] = {
+            "count": count,
+            "count_is_exact": is_exact,
+            "next": following,
+            "previous": preceding,
+            "results": results,
+        }
+        return page
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
-        """Describe the parameters of all, with their bounds."""
-        parameters = [
-            *NumberedPages().get_schema_operation_parameters(view),
-            *OffsetPages().get_schema_operation_parameters(view),
+        """Describe the parameters of both, with their bounds."""
+        numbers = [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": description,
+                "schema": {"type": "integer", "minimum": least, "maximum": LARGEST_NUMBER},
+            }
+            for name, least, description in (
+                (BY_NUMBER, 1, CountedPages.page_query_description),
+                ("limit", 1, CountedPages.limit_query_description),
+                ("offset", 0, CountedPages.offset_query_description),
+            )
         ]
-        bounds = {"page": (1, LARGEST_NUMBER), "limit": (1, LARGEST_NUMBER), "offset": (0, LARGEST_NUMBER)}
-        for parameter in parameters:
-            minimum, maximum = bounds[str(parameter["name"])]
-            parameter["schema"] = {"type": "integer", "minimum": minimum, "maximum": maximum}
         cursor = {
             "name": BY_CURSOR,
             "in": "query",
@@ -197,4 +318,4 @@ class TransactionPagination(BasePagination):
             # Without it an empty parameter, the start of a walk, is left out by some clients.
             "allowEmptyValue": True,
         }
-        return [*parameters, cursor]
+        return [*numbers, cursor]

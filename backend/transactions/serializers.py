@@ -1,7 +1,9 @@
 """The wire format of a transaction."""
 
 import re
+from copy import copy
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from rest_framework import serializers
@@ -58,6 +60,24 @@ class TransactionSerializer(serializers.ModelSerializer[Transaction]):
             # As the trigger did; nobody else can have, under the lock.
             instance.version += 1
         return instance
+
+
+@cache
+def _unused() -> TransactionSerializer:
+    serializer = TransactionSerializer()
+    serializer.fields  # noqa: B018 # made once, at the first look
+    return serializer
+
+
+def check_transaction(data: Any) -> dict[str, Any]:
+    """Return amount and description of a new transaction; raise ``ValidationError`` for what a client may not send.
+
+    By the serializer, without the fields being made anew, which takes twice as long as the check.
+    """
+    serializer = copy(_unused())  # shares the fields, which know nothing of what they check
+    serializer.initial_data = data
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
 
 
 class MonthSerializer(serializers.Serializer[Any]):

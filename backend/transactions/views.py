@@ -5,29 +5,36 @@ from typing import Any, cast
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.generics import get_object_or_404
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ModelViewSet
+from rest_framework_simplejwt.tokens import Token
 
+from accounts.authentication import SessionAuthentication
 from accounts.models import User
-from config.errors import JsonErrors
+from config.errors import DATABASE_ERRORS, JsonErrors
 from config.openapi import BAD_REQUEST, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE, ErrorSerializer
+from config.pagination import BY_NUMBER
+from transactions import counts
 from transactions.etags import IF_MATCH, IF_NONE_MATCH, TAGS_PATTERN, check_if_match, etag_of, is_unchanged
 from transactions.export import CsvRenderer, Export, ExportNegotiation, ExportRenderer, JsonLinesRenderer
 from transactions.filters import DescriptionSearchFilter, OrderedTransactionFilters, TransactionFilters
 from transactions.idempotency import HEADER, KEY_PATTERN, answer_once, key_of
 from transactions.models import Transaction
-from transactions.pagination import TransactionPagination
-from transactions.serializers import SummarySerializer, TransactionSerializer
+from transactions.pagination import ROWS_A_PAGE, TransactionPagination, envelope
+from transactions.serializers import SummarySerializer, TransactionSerializer, check_transaction
+from transactions.statements import read_first_page, read_one, record
 from transactions.summary import summarize
 
 COFFEE = {"amount": "-3.20", "description": "Coffee"}
@@ -35,6 +42,7 @@ RECORDED = {"id": 1, "user": 1, **COFFEE, "timestamp": "2026-01-31T09:30:00.0000
 RECORDED_EXAMPLE = OpenApiExample("Coffee", RECORDED, response_only=True)
 REQUEST_EXAMPLE = OpenApiExample("Coffee", COFFEE, request_only=True)
 ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
+BY_STATEMENT = ("list", "retrieve", "create")
 ONE_ROW = {404: NOT_FOUND, **ALWAYS}
 
 
@@ -210,10 +218,23 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     queryset = Transaction.objects.none()  # for the schema; get_queryset decides
     serializer_class = TransactionSerializer
     pagination_class = TransactionPagination
-    filter_backends = [DescriptionSearchFilter, DjangoFilterBackend]
+    filter_backends = [DjangoFilterBackend, DescriptionSearchFilter]
     filterset_class: type[TransactionFilters] = OrderedTransactionFilters
     # ASCII digits that fit a bigint: anything else is no id, and answers 404 without a query.
     lookup_value_regex = "[0-9]{1,18}"
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Leave it to the three statements to look at the session, where one of them is all that will be executed."""
+        action = self.action_map.get(str(self.request.method).lower()) if self.request else None
+        return [SessionAuthentication(later=True)] if action in BY_STATEMENT else super().get_authenticators()
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """Answer an error; that the session is over comes before whatever else is wrong."""
+        try:
+            self.request.user.pk  # noqa: B018 # looks at the session, where nothing has yet
+        except (AuthenticationFailed, *DATABASE_ERRORS) as first:
+            exc = first
+        return super().handle_exception(exc)
 
     def get_queryset(self) -> QuerySet[Transaction]:
         """Return the rows that the account owns."""
@@ -236,13 +257,24 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
             return self._record(request)
         return answer_once(request=request, owner=cast(User, request.user), key=key, act=lambda: self._record(request))
 
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return a page. The first one of all rows, which is what nearly everybody asks for, takes one statement."""
+        if request.query_params:
+            return super().list(request, *args, **kwargs)
+        token, counted = cast(Token, request.auth), counts.COUNTED_ROWS + 1
+        number, rows = read_first_page(token=token, size=ROWS_A_PAGE, counted=counted)
+        following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > ROWS_A_PAGE else None
+        return envelope(counts.Count.of(number), following, None, rows)
+
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return a transaction, or 304 where the client has it already."""
-        row = self.get_object()
+        row = read_one(token=cast(Token, request.auth), pk=int(kwargs["pk"]))
+        if row is None:
+            raise Http404("No Transaction matches the given query.")
         headers = {"ETag": etag_of(row)}
         if is_unchanged(request, row):
             return Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(self.get_serializer(row).data, headers=headers)
+        return Response(row.data, headers=headers)
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change a transaction, where ``If-Match`` allows it."""
@@ -287,11 +319,9 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
 
     def _record(self, request: Request) -> Response:
-        serializer = self.get_serializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        row = serializer.save(user=request.user)
+        row = record(token=cast(Token, request.auth), **check_transaction(request.data))
         headers = {"ETag": etag_of(row), "Location": reverse("transaction-detail", args=[row.pk])}
-        return Response(serializer.data, status=HTTPStatus.CREATED, headers=headers)
+        return Response(row.data, status=HTTPStatus.CREATED, headers=headers)
 
     def _lock_row(self, request: Request) -> Transaction:
         # Whoever holds the lock decides alone: of any number of changes on one condition, one finds it true.

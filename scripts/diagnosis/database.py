@@ -73,8 +73,14 @@ def connections(installation: Installation) -> Findings:
     environment = backends[0].environment
     figures = {
         name: int(environment.get(name) or installation.registry()[name].default or 0)
-        for name in ("WEB_CONCURRENCY", "GUNICORN_THREADS", "POSTGRES_RESERVED_CONNECTIONS")
+        for name in ("GUNICORN_THREADS", "POSTGRES_RESERVED_CONNECTIONS")
     }
+    workers = environment.get("WEB_CONCURRENCY", "")
+    if not workers.isdigit():
+        # It depends on the quota of the container.
+        workers = installation.execute(backends[0], "python", "-m", "config.sizing").stdout.strip()
+    if not workers.isdigit():
+        raise NotSeen("backend does not say how many workers it has")
     try:
         settings, taken = _of_the_server(installation)
     except NotSeen as reason:
@@ -85,7 +91,7 @@ def connections(installation: Installation) -> Findings:
         return
     yield judge_arithmetic(
         installation,
-        workers=figures["WEB_CONCURRENCY"],
+        workers=int(workers),
         threads=figures["GUNICORN_THREADS"],
         replicas=len(backends),
         reserved=figures["POSTGRES_RESERVED_CONNECTIONS"],

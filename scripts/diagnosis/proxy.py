@@ -11,6 +11,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 
 from scripts.diagnosis.commands import run
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem
@@ -116,7 +117,8 @@ def proxy(installation: Installation) -> Findings:
     """Send what a client should not be believed, and look at what becomes of it."""
     nginx = installation.one_of("nginx")
     try:
-        found = list(judge_door(door(installation)))
+        trusted = is_trusted(installation, nginx.id)
+        found = list(judge_door(door(installation), trusted=trusted))
         seen = door(installation).ask(
             "/api/transactions/",
             {"X-Forwarded-For": FORGED_ADDRESS, "X-Real-IP": FORGED_ADDRESS, "Forwarded": f"for={FORGED_ADDRESS}"},
@@ -124,7 +126,7 @@ def proxy(installation: Installation) -> Findings:
     except OSError as error:
         raise NotSeen(f"nginx does not answer from outside: {error.strerror or error}") from None
     request = seen.headers.get("x-request-id", "")
-    if request and _address_in_log(nginx.id, request) == FORGED_ADDRESS:
+    if request and not trusted and _address_in_log(nginx.id, request) == FORGED_ADDRESS:
         message = "nginx takes a client's address from the client's own headers (X-Forwarded-For)."
         found.append(problem("proxy.address", message, RECREATE))
     yield from found or [
@@ -132,8 +134,22 @@ def proxy(installation: Installation) -> Findings:
     ]
 
 
-def judge_door(entrance: Door) -> Findings:
-    """Judge by the answers alone."""
+def is_trusted(installation: Installation, nginx: str) -> bool:
+    """Whether nginx takes this host for one of its NGINX_TRUSTED_PROXIES."""
+    networks = [
+        ip_network(item.strip(), strict=False)
+        for item in installation.setting("NGINX_TRUSTED_PROXIES").split(",")
+        if item
+    ]
+    if not networks:
+        return False
+    request = door(installation).ask("/api/transactions/").headers.get("x-request-id", "")
+    address = _address_in_log(nginx, request) if request else None
+    return address is not None and any(ip_address(address) in network for network in networks)
+
+
+def judge_door(entrance: Door, *, trusted: bool = False) -> Findings:
+    """Judge by the answers alone; ``trusted`` proxies may say how they were asked."""
     honest = entrance.ask("/api/transactions/")
     forged_id = secrets.token_hex(16)
     named = entrance.ask("/api/transactions/", {"X-Request-ID": forged_id})
@@ -141,7 +157,7 @@ def judge_door(entrance: Door) -> Findings:
         yield problem("proxy.request-id", "Answers carry no X-Request-ID of nginx.", RECREATE)
     elif named.headers["x-request-id"] == forged_id:
         yield problem("proxy.request-id", "A client's X-Request-ID is believed.", RECREATE)
-    yield from _believed(entrance, honest)
+    yield from _believed(entrance, honest, trusted=trusted)
     stranger = entrance.ask("/api/transactions/", host=FORGED_HOST)
     if stranger.status != HTTPStatus.MISDIRECTED_REQUEST:
         message = f"A host that is not in DJANGO_ALLOWED_HOSTS is answered with {stranger.status}, not 421."
@@ -158,13 +174,15 @@ def judge_door(entrance: Door) -> Findings:
         yield problem("proxy.server", "Answers tell the version of the server.", RECREATE)
 
 
-def _believed(entrance: Door, honest: Answer) -> list[Finding]:
+def _believed(entrance: Door, honest: Answer, *, trusted: bool) -> list[Finding]:
     lies = {
         "X-Forwarded-Host": FORGED_HOST,
         "X-Forwarded-Proto": "http" if entrance.tls else "https",
         "X-Forwarded-Port": "1",
         "X-Forwarded-Ssl": "on",
     }
+    if trusted:
+        del lies["X-Forwarded-Proto"]
     believed = set()
     for name, value in lies.items():
         answer = entrance.ask("/api/transactions/", {name: value})

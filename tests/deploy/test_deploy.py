@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.deploy.conftest import Site, kill_at_once
 from tests.deploy.load import Load
 from tests.stack.containers import eventually
 
+ROOT = Path(__file__).resolve().parents[2]
 DEPLOYS = int(os.environ.get("DEPLOYS", "3"))
 ROLLBACKS = int(os.environ.get("ROLLBACKS", "1"))
 KILLS = int(os.environ.get("KILLS", "2"))
@@ -29,11 +31,12 @@ ANSWERS_500 = r"""RUN printf '%s\n' 'healthy = application' 'def application(env
     '        start_response("500 Broken", [("Content-Length", "0")])' \
     '        return [b""]' \
     '    return healthy(environ, start_response)' >> /app/config/wsgi.py"""
-BAD_MIGRATION = r"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
-    '    dependencies = [("transactions", "0004_idempotency")]' \
+LATEST = max(path.stem for path in (ROOT / "backend/transactions/migrations").glob("[0-9]*.py"))
+BAD_MIGRATION = rf"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "{LATEST}")]' \
     '    operations = [migrations.RunSQL("SELECT broken_on_purpose")]' > /app/transactions/migrations/0999_bad.py"""
-SLOW_TABLE = r"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
-    '    dependencies = [("transactions", "0004_idempotency")]' \
+SLOW_TABLE = rf"""RUN printf '%s\n' 'from django.db import migrations' 'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "{LATEST}")]' \
     '    operations = [migrations.RunSQL("ALTER TABLE django_migrations ADD COLUMN note text")]' \
     > /app/transactions/migrations/0998_note.py"""
 BAD_NGINX = "RUN echo 'broken_on_purpose;' >> /etc/nginx/snippets/compression.conf"

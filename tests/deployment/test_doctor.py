@@ -1,6 +1,6 @@
 """scripts/doctor without a container engine: its options, the shape of what it says, and each of its judgements.
 
-What it sees of a running stack is in tests/stack/test_doctor.py.
+What it sees of a running stack is in tests/operations/test_doctor.py.
 """
 
 import json

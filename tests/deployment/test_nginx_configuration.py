@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from config import env as config_env
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NGINX = REPOSITORY / "nginx"
 ENV = (REPOSITORY / "backend/config/env.py").read_text()
@@ -341,6 +343,7 @@ def test_entrypoint_names_every_bad_variable_in_one_message_without_its_value(co
         "NGINX_AUTH_RATE": "30r/m;bad3",
         "NGINX_CLIENT_MAX_BODY_KB": "4096",
         "NGINX_CONNECTIONS_PER_ADDRESS": "",
+        "NGINX_TRUSTED_PROXIES": "10.0.0.0/8;bad4",
         "NGINX_UPSTREAM_TIMEOUT_SECONDS": "12s-bad2",
         "NGINX_WORKER_PROCESSES": "auto",
     }
@@ -462,6 +465,34 @@ def test_entrypoint_refuses_what_the_registry_refuses_as_a_rate(container: Conta
 
     assert result.returncode == EX_CONFIG
     assert "NGINX_AUTH_RATE must be" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        *("", ",", "10.0.0.1,", "0.0.0.0/0", "::/0", "10.0.0.0/33", "10.0.0.256", "2001:db8::/129", "fe80::1%eth0"),
+        *("example.com", "10.0.0.1 1; } evil {", "10.0.0.0/255.0.0.0"),
+    ],
+)
+def test_entrypoint_refuses_what_the_registry_refuses_as_proxies(container: Container, proxies: str) -> None:
+    with pytest.raises(config_env.InvalidError):
+        config_env.networks(proxies)
+
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS="localhost", NGINX_TRUSTED_PROXIES=proxies)
+
+    assert result.returncode == EX_CONFIG
+    assert "NGINX_TRUSTED_PROXIES must be" in result.stderr
+
+
+@pytest.mark.parametrize("proxies", ["192.0.2.10", "10.0.0.0/8,2001:db8::/48", " 192.0.2.1 , ::1/128 ", "::ffff:a00:1"])
+def test_entrypoint_believes_the_proxies_that_the_registry_accepts(container: Container, proxies: str) -> None:
+    result = container.start("--test", DJANGO_ALLOWED_HOSTS="localhost", NGINX_TRUSTED_PROXIES=proxies)
+
+    assert result.returncode == 0, result.stderr
+    rendered = container.rendered("snippets/trusted-proxies.conf")
+    for network in config_env.networks(proxies):
+        assert f"set_real_ip_from {network};" in rendered
+        assert f"    {network} 1;" in rendered
 
 
 # TLS -----------------------------------------------------------------------------------------------
@@ -614,7 +645,7 @@ def test_client_headers_about_the_client_are_overwritten() -> None:
     assert sent == {
         "Host": "$host$is_request_port$request_port",
         "X-Forwarded-For": "$remote_addr",
-        "X-Forwarded-Proto": "$scheme",
+        "X-Forwarded-Proto": "$client_scheme",
         "X-Request-ID": "$request_id",
         "Connection": "",
         **dict.fromkeys(

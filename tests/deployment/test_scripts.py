@@ -124,11 +124,13 @@ def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(checko
     (checkout / "var").mkdir()
     (checkout / "var/venv").symlink_to(ROOT / "var/venv")
 
-    done = run(checkout, "test", "stack", "clients", "browser", CI=ci)
+    suites = ("stack", "clients", "browser", "operations", "deploy")
+
+    done = run(checkout, "test", *suites, CI=ci)
 
     advice = "no container engine answers (./scripts/install-docker installs one)"
     assert [line for line in done.stderr.splitlines() if line.startswith("NOT RUN")] == [
-        f"NOT RUN  {suite}: {advice}" for suite in ("stack", "clients", "browser")
+        f"NOT RUN  {suite}: {advice}" for suite in suites
     ]
     assert done.returncode == status
 

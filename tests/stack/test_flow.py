@@ -46,7 +46,13 @@ def test_a_person_registers_logs_in_records_lists_and_refreshes(client: httpx.Cl
     assert created.status_code == HTTPStatus.CREATED
     assert created.json()["amount"] == "-3.20"
     assert created.json()["user"] == registered.json()["id"]
-    assert listed.json() == {"count": 1, "next": None, "previous": None, "results": [created.json()]}
+    assert listed.json() == {
+        "count": 1,
+        "count_is_exact": True,
+        "next": None,
+        "previous": None,
+        "results": [created.json()],
+    }
     assert refreshed.status_code == HTTPStatus.OK
     assert listed_again.json() == listed.json()
 

@@ -14,8 +14,8 @@ import pytest
 from tests.stack.containers import SERVERS, Container, Stack, eventually
 from tests.stack.people import Person, connect
 
-THREADS = 16
-"""2 replicas x WEB_CONCURRENCY 2 x GUNICORN_THREADS 4, which are the defaults."""
+THREADS = 4
+"""Of each worker; what GUNICORN_THREADS is unless it is set."""
 
 CLIENT_PATIENCE_SECONDS = 15
 """The longest that any request may take, whatever is broken."""
@@ -98,6 +98,8 @@ def test_a_database_that_hangs_makes_the_api_unavailable_and_nothing_else(
     disturbed: Stack, base_url: str, alice: Person
 ) -> None:
     row = alice.record("before")
+    backends = disturbed.containers("backend")
+    workers = sum(int(backend.execute("python", "-m", "config.sizing").stdout) for backend in backends)
     questions = [
         ("GET", "/readyz", None),
         ("GET", "/api/transactions/", None),
@@ -105,9 +107,8 @@ def test_a_database_that_hangs_makes_the_api_unavailable_and_nothing_else(
         ("GET", "/auth/users/me/", None),
         ("POST", "/auth/jwt/refresh/", {"refresh": alice.refresh}),
         # More than there are threads: all of them wait for the database.
-        *[("GET", "/api/transactions/", None)] * THREADS,
+        *[("GET", "/api/transactions/", None)] * THREADS * workers,
     ]
-    backends = disturbed.containers("backend")
 
     with watched(base_url, "/healthz") as healthz:
         disturbed.compose("pause", "db")

@@ -127,5 +127,5 @@ def test_down_removes_the_volumes_when_it_is_told_to(broken: Stack) -> None:
 
     script(broken.checkout, "down", "--volumes", "--yes", COMPOSE_PROJECT_NAME=broken.project)
 
-    assert before == [f"{broken.project}_database"]
+    assert sorted(before) == [f"{broken.project}_database", f"{broken.project}_handover"]
     assert docker(*volumes).stdout.split() == []

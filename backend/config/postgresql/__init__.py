@@ -1,1 +1,9 @@
-"""Django's PostgreSQL, for a password that is being changed (docs/decisions/0034)."""
+"""Django's PostgreSQL backend, with what this stack adds to a connection."""
+
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+
+def prepared_cursor() -> CursorWrapper:
+    """Return a cursor whose statements are parsed and planned once for each connection."""
+    return connection.prepared_cursor()  # type: ignore[attr-defined,no-any-return] # of config.postgresql.base

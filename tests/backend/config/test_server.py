@@ -106,14 +106,15 @@ def test_server_says_that_it_lives_while_every_thread_waits(server: Server) -> N
             client = unfinished.enter_context(socket.create_connection(("127.0.0.1", server[0])))
             client.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n")
         time.sleep(0.5)
-        with pytest.raises(TimeoutError), socket.create_connection(("127.0.0.1", server[0]), timeout=1) as another:
-            another.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        another = unfinished.enter_context(socket.create_connection(("127.0.0.1", server[0]), timeout=1))
+        another.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(TimeoutError):
             another.recv(1)
 
-        with closing(HTTPConnection("127.0.0.1", server[0], timeout=5)) as client:
+        with closing(HTTPConnection("127.0.0.1", server[0], timeout=5)) as probe:
             for path in ("/healthz", "/healthz?again", "/healthz"):  # on one connection
-                client.request("GET", path)
-                response = client.getresponse()
+                probe.request("GET", path)
+                response = probe.getresponse()
                 assert json.loads(response.read()) == {"status": "ok"}
         silent.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert silent.recv(65536).startswith(b"HTTP/1.1 200 ")

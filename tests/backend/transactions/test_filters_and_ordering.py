@@ -334,7 +334,8 @@ def test_null_character_in_the_search_is_refused(as_alice: APIClient, url: str) 
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?page=2", "?limit=5&offset=5", "?ordering=amount&amount_min=-6&timestamp_after=2026-01-01&search=m"]
+    "query",
+    ["?page=1", "?page=2", "?limit=5&offset=5", "?ordering=amount&amount_min=-6&timestamp_after=2026-01-01&search=m"],
 )
 def test_list_costs_three_statements_whatever_is_asked(
     as_alice: APIClient, ledger: list[Transaction], query: str

@@ -343,8 +343,8 @@ def test_key_costs_three_statements_and_a_replay_two(as_alice: APIClient) -> Non
             record(as_alice, key) if key else as_alice.post(LIST, COFFEE)
         return sum(query["sql"] not in ("BEGIN", "COMMIT") for query in captured)
 
-    assert statements(None) == 2  # who asks, and the row
-    assert statements("k") == 5  # and the lock, the look, the record
+    assert statements(None) == 1  # who asks and the row, in one
+    assert statements("k") == 5  # who asks, the lock, the look, the row, the record
     assert statements("k") == 3  # who asks, the lock, the look
 
 

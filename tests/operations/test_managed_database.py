@@ -103,7 +103,7 @@ def started(stack: Stack, managed: Managed, tmp_path_factory: pytest.TempPathFac
         "NGINX_AUTH_RATE": "99999r/s",
     }
     environment["PGPASSWORD"] = ADMINISTRATOR
-    run(str(folder / "scripts/init"))
+    run(str(folder / "scripts/init"), env=environment)
     with (folder / ".env").open("a", encoding="utf-8") as file:
         file.write("DB_REPLICAS=0\nDATABASE_NETWORK_INTERNAL=false\n")
     for role, url in (("app", "database_url"), ("migrator", "migrator_database_url")):

@@ -19,10 +19,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.browser.chromium import base_image
-from tests.stack.certificates import DAY, Authority, Files, Pair, replace
+from tests.operations.certificates import DAY, Authority, Files, Pair, replace
+from tests.operations.steady_load import steady_load
+from tests.operations.test_doctor import examine, wrong
 from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, run
 from tests.stack.people import connect, sign_up, unique
-from tests.stack.steady_load import steady_load
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -224,12 +225,22 @@ def test_only_nginx_sees_the_files_and_cannot_change_them(secure: Secure) -> Non
     assert set(map(tuple, mounted.values())) == {()}
 
 
-def test_doctor_learns_when_the_certificate_ends(secure: Secure) -> None:
-    ask = "source scripts/lib.sh && certificate_days"
-
-    said = run("bash", "-c", ask, cwd=secure.stack.checkout).stdout
+def test_nginx_says_when_the_certificate_ends(secure: Secure) -> None:
+    said = secure.stack.container("nginx").execute("/entrypoint.sh", "--certificate").stdout
 
     assert re.fullmatch(r"179 20[0-9-]+ [0-9:]+ UTC\n", said)
+
+
+def test_doctor_has_no_finding_over_tls_and_warns_14_days_ahead(original: Secure) -> None:
+    healthy = examine(original.stack)
+    original.files.write(original.authority.sign(ends=timedelta(days=13, hours=12)))
+    late = examine(original.stack)
+
+    # The address of a test is named by nothing but the certificate of a test, and the engine's disk is not its own.
+    assert {identity for identity in wrong(healthy) if not identity.startswith("certificate.names")} == set()
+    assert healthy["certificate"]["level"] == "ok"
+    assert late["certificate"]["level"] == "warning"
+    assert re.search(r"expires in 1[34] days", late["certificate"]["message"])
 
 
 # Replaced while it serves ---------------------------------------------------------------------------------------------
@@ -376,19 +387,26 @@ def test_one_file_without_the_other_is_refused_by_name(
     assert f"  - {name} is missing although" in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("value", ["secrets/certificate.pem", "/no/such/folder/certificate.pem"])
+@pytest.mark.parametrize(
+    ("value", "status", "complaint"),
+    [
+        ("secrets/certificate.pem", CONFIGURATION_ERROR, "  - TLS_CERT_FILE is "),
+        ("/no/such/folder/tls.pem", 1, "TLS_CERT_FILE in .env names a file in a folder that does not exist"),
+    ],
+)
 def test_a_folder_that_does_not_exist_is_refused_by_up_before_anything_happens(
-    stack: Stack, tmp_path: Path, value: str
+    stack: Stack, tmp_path: Path, value: str, status: int, complaint: str
 ) -> None:
-    shutil.copytree(stack.checkout / "scripts", tmp_path / "scripts")
+    for name in ("scripts", "backend"):
+        shutil.copytree(stack.checkout / name, tmp_path / name)
     for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(stack.checkout / name, tmp_path)
     environment = {**os.environ, "COMPOSE_PROJECT_NAME": unique("never"), "TLS_CERT_FILE": value}
 
     result = run(str(tmp_path / "scripts/up"), "--detach", check=False, env=environment)
 
-    assert result.returncode == 1
-    assert "TLS_CERT_FILE in .env names a file in a folder that does not exist" in result.stderr
+    assert result.returncode == status
+    assert complaint in result.stderr
 
 
 # What others think of it ----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.operations.steady_load import Load, steady_load
 from tests.stack.containers import Result, Stack, run
 from tests.stack.people import Person
-from tests.stack.steady_load import Load, steady_load
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -39,6 +39,9 @@ def whole(stack: Stack) -> Iterator[Stack]:
     after = stack.containers("backend")
     assert len(after) == len(before) == 2
     assert not set(before) & set(after)
+    # What was made is what Compose would make: the next `up` replaces nothing.
+    stack.compose("up", "--detach", "--no-build", "--wait")
+    assert stack.containers("backend") == after
     assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
 
 

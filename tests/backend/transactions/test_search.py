@@ -1,0 +1,216 @@
+"""Searching a long ledger: what is found, what it costs, and that both hold for common and for rare words."""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rest_framework.request import Request
+from rest_framework.test import APIClient, APIRequestFactory
+
+from accounts.models import User
+from tests.backend.transactions.plans import fill, plans_of, rows_read
+from transactions import counts, search
+from transactions.filters import DescriptionSearchFilter
+from transactions.models import Transaction
+
+LIST = "/api/transactions/"
+ORDERINGS = ["timestamp", "-timestamp", "amount", "-amount"]
+
+pytestmark = pytest.mark.django_db
+
+
+def get(client: APIClient, url: str) -> Any:
+    answer = client.get(url)
+    assert answer.status_code == HTTPStatus.OK, answer.json()
+    return answer.json()
+
+
+def walk(client: APIClient, url: str | None) -> list[Any]:
+    pages = []
+    while url:
+        pages.append(get(client, url))
+        url = pages[-1]["next"]
+    return pages
+
+
+def ids(pages: list[Any]) -> list[int]:
+    return [row["id"] for page in pages for row in page["results"]]
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+ROWS = 10_000
+LOOKED_AT = 100
+DESCRIPTIONS = """
+    'row ' || n || CASE WHEN n % 4 = 0 THEN ' Coffee' ELSE '' END || CASE WHEN n % 17 = 1 THEN ' Rent' ELSE '' END
+    || CASE WHEN n % 3000 = 2999 THEN ' Zanzibar' ELSE '' END || CASE WHEN n = 9500 THEN ' %q' ELSE '' END
+""".replace("%", "%%")
+
+
+@pytest.fixture
+def ledgers(alice: User, bob: User, admin: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give three people ledgers that are long beside what is looked at, with common words and rare ones."""
+    fill([alice, bob, admin], ROWS, DESCRIPTIONS)
+    monkeypatch.setattr(counts, "COUNTED_ROWS", LOOKED_AT)
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("paging", ["", "&limit=20", "&cursor="])
+def test_each_word_is_searched_the_way_that_is_cheap_for_it(
+    as_alice: APIClient, ledgers: None, ordering: str, paging: str
+) -> None:
+    index = "transaction_newest_first" if "timestamp" in ordering else "transaction_by_amount"
+    for word, found in (("coffee", 10), ("ent", 10), ("zanzibar", 3), ("xylophone", 0)):
+        body, plans = plans_of(as_alice, f"{LIST}?ordering={ordering}{paging}&search={word}")
+
+        assert len(body["results"]) >= found
+        assert len(plans) <= 3
+        for plan in plans:
+            if plan["Node Type"] == "Bitmap Heap Scan":
+                assert word in ("zanzibar", "xylophone")
+                assert plan["Plans"][0]["Index Name"] == "transaction_search"
+                assert rows_read(plan) <= found
+            else:
+                assert plan["Index Name"] == index
+                assert rows_read(plan) <= LOOKED_AT * (search.FARTHER if word == "ent" else 1) + 1
+        assert any(plan["Node Type"] == "Bitmap Heap Scan" for plan in plans) == (word in ("zanzibar", "xylophone"))
+
+
+def test_count_of_a_common_word_is_of_what_was_looked_at_and_of_a_rare_one_exact(
+    as_alice: APIClient, ledgers: None
+) -> None:
+    pages = {word: get(as_alice, f"{LIST}?search={word}") for word in ("coffee", "zanzibar", "xylophone")}
+
+    assert {word: (page["count"], page["count_is_exact"]) for word, page in pages.items()} == {
+        "coffee": (LOOKED_AT // 4, False),
+        "zanzibar": (3, True),
+        "xylophone": (0, True),
+    }
+
+
+def test_page_of_a_common_word_beyond_what_was_looked_at_is_refused_and_next_leads_on(
+    as_alice: APIClient, ledgers: None
+) -> None:
+    refused = as_alice.get(f"{LIST}?search=coffee&page=3")
+    last = get(as_alice, f"{LIST}?search=coffee&page=2")
+    after = get(as_alice, last["next"])
+
+    assert refused.status_code == HTTPStatus.BAD_REQUEST
+    assert refused.json()["page"][0].startswith("Give at most 2.")
+    assert [row["description"] for row in (*last["results"], *after["results"])] == [
+        f"row {n} Coffee{' Rent' if n % 17 == 1 else ''}" for n in range(44, 124, 4)
+    ]
+
+
+@pytest.mark.parametrize("word", ["%q", "%", "q"])
+def test_letters_that_are_rare_in_a_long_ledger_are_found_by_cursor_alone(
+    as_alice: APIClient, ledgers: None, word: str
+) -> None:
+    refused, plans = plans_of(as_alice, f"{LIST}?search={quote(word)}")
+    pages = walk(as_alice, f"{LIST}?search={quote(word)}&cursor=")
+
+    assert list(refused) == ["search"]
+    assert all(part in refused["search"][0] for part in ("three letters", "cursor"))
+    assert all(rows_read(plan) <= LOOKED_AT * search.FARTHER + 1 for plan in plans)
+    assert [row["description"] for page in pages for row in page["results"]] == ["row 9500 Coffee %q"]
+    assert [len(page["results"]) for page in pages] == [0] * 9 + [1]
+    assert ids(walk(as_alice, pages[-1]["previous"])) == ids(pages)
+
+
+def test_index_is_not_estimated_from_the_words_of_others(ledgers: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stats WHERE tablename = 'transaction_search'")
+        assert cursor.fetchone() == (0,)
+
+
+# What is found --------------------------------------------------------------------------------------------------------
+
+# Letters whose cases are not one to one, combining ones, and what means something to LIKE or to a text search.
+LETTERS = "abABcC %_\\'\"&|!:*()<->ıİiIßẞſsSéÉe\u0301σςΣǆǅﬁ😀\t"  # noqa: RUF001
+TEXTS = st.text(st.sampled_from(LETTERS), min_size=1, max_size=30)
+WORDS = st.text(st.sampled_from(LETTERS.replace(" ", "").replace("\t", "")), min_size=1, max_size=4)
+
+
+@st.composite
+def ledgers_and_words(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Draw descriptions, and words of which many are parts of them."""
+    descriptions = draw(st.lists(TEXTS, min_size=1, max_size=12))
+    words = []
+    for _ in range(draw(st.integers(1, 2))):
+        text = draw(st.sampled_from(descriptions))
+        start = draw(st.integers(0, len(text) - 1))
+        part = text[start : start + draw(st.integers(1, 8))]
+        words.append(draw(st.sampled_from([part, part.swapcase(), part.upper(), draw(WORDS)])))
+    return descriptions, words
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=ledgers_and_words(), reach=st.sampled_from([1, 3, 100]), ordering=st.sampled_from(ORDERINGS))
+def test_search_finds_on_every_way_what_a_plain_filter_finds(
+    alice: User, bob: User, drawn: tuple[list[str], list[str]], reach: int, ordering: str
+) -> None:
+    descriptions, words = drawn
+    Transaction.objects.all().delete()
+    for owner in (alice, bob):
+        Transaction.objects.bulk_create(
+            Transaction(user=owner, amount=n % 3, description=text) for n, text in enumerate(descriptions)
+        )
+    rows: Any = Transaction.objects.filter(user=alice).order_by(ordering, f"{'-' if ordering[0] == '-' else ''}id")
+    plain = rows.all()
+    for word in words:
+        plain = plain.filter(description__icontains=word)
+    found = rows.search_for(words, owner=alice)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counts, "COUNTED_ROWS", reach)
+        assert found.search is not None
+        for direction in (rows, rows.reverse()):
+            pages = found.search.find(direction)
+            expected = list(plain if direction is rows else plain.reverse())
+            if pages.stopped_at is None:
+                assert list(pages.rows) == expected
+            else:
+                assert list(pages.rows) == expected[: len(pages.rows)]
+    assert list(found) == list(plain)
+    ascii_only = all(text.isascii() for text in (*descriptions, *words))
+    if ascii_only:
+        assert {row.description for row in plain} == {
+            text for text in descriptions if all(word.lower() in text.lower() for word in words)
+        }
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=ledgers_and_words(), start=st.sampled_from(["cursor=", "limit=3", "page=1"]))
+def test_walk_through_a_search_sees_every_row_that_a_plain_filter_finds(
+    as_alice: APIClient, alice: User, drawn: tuple[list[str], list[str]], start: str
+) -> None:
+    descriptions, words = drawn
+    Transaction.objects.all().delete()
+    Transaction.objects.bulk_create(
+        Transaction(user=alice, amount=n % 3, description=text)
+        for n, text in enumerate(text for text in descriptions for _ in range(7))
+    )
+    sought = " ".join(words)
+    plain = Transaction.objects.all()
+    for word in words_of(sought):
+        plain = plain.filter(description__icontains=word)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counts, "COUNTED_ROWS", 22)
+        patch.setattr(search, "FARTHER", 2)
+        first = as_alice.get(f"{LIST}?{start}&search={quote(sought)}")
+        if first.status_code == HTTPStatus.BAD_REQUEST:
+            assert list(first.json()) == ["search"]
+            start = "cursor="
+        pages = walk(as_alice, f"{LIST}?{start}&search={quote(sought)}")
+
+    assert ids(pages) == [row.pk for row in plain]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words as the filter takes them from the parameter."""
+    return DescriptionSearchFilter().get_search_terms(Request(APIRequestFactory().get("/", {"search": text})))

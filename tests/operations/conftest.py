@@ -1,0 +1,5 @@
+"""What the tests of operating a stack share: the running stack, as tests/stack has it."""
+
+from tests.stack.conftest import alice, bob, client, disturbed, leftovers, stack
+
+__all__ = ["alice", "bob", "client", "disturbed", "leftovers", "stack"]
