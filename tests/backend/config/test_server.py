@@ -183,7 +183,7 @@ def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) 
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(30) == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15  # of the 30 s that requests may take
         process.stderr.read()
 
 
