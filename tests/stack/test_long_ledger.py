@@ -1,6 +1,7 @@
 """A ledger that is longer than what is counted: pages, walks and searches, as a client of any age sees them."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from http import HTTPStatus
 from typing import Any
 
@@ -15,16 +16,16 @@ COUNTED = 2_000
 
 
 @pytest.fixture(scope="module")
-def owner(base_url: str, stack: Stack) -> Person:
+def owner(base_url: str, stack: Stack) -> Iterator[Person]:
     """Somebody with 5,000 rows of as many minutes; every fourth is a coffee, the oldest a journey."""
-    person = sign_up(base_url, "long")
-    stack.sql(
-        "INSERT INTO transactions_transaction (user_id, amount, description, timestamp)"  # noqa: S608 # a name of our own
-        " SELECT u.id, n % 100, 'row ' || n || CASE WHEN n % 4 = 0 THEN ' Coffee' ELSE '' END"
-        f" || CASE WHEN n = {ROWS} THEN ' Zanzibar' ELSE '' END, now() - n * interval '1 minute'"
-        f" FROM accounts_user u, generate_series(1, {ROWS}) n WHERE u.username = '{person.name}'"
-    )
-    return person
+    with closing((person := sign_up(base_url, "long")).client):
+        stack.sql(
+            "INSERT INTO transactions_transaction (user_id, amount, description, timestamp)"  # noqa: S608 # a name of our own
+            " SELECT u.id, n % 100, 'row ' || n || CASE WHEN n % 4 = 0 THEN ' Coffee' ELSE '' END"
+            f" || CASE WHEN n = {ROWS} THEN ' Zanzibar' ELSE '' END, now() - n * interval '1 minute'"
+            f" FROM accounts_user u, generate_series(1, {ROWS}) n WHERE u.username = '{person.name}'"
+        )
+        yield person
 
 
 def get(person: Person, url: str) -> Any:
