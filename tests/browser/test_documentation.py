@@ -64,7 +64,13 @@ def test_a_person_lists_their_rows_with_try_it_out(visit: Visit, alice: Person) 
     status, body = answer(opened(visit.page, "list_transactions"))
 
     assert status == "200"
-    assert json.loads(body) == {"count": 2, "next": None, "previous": None, "results": rows[::-1]}
+    assert json.loads(body) == {
+        "count": 2,
+        "count_is_exact": True,
+        "next": None,
+        "previous": None,
+        "results": rows[::-1],
+    }
     visit.assert_quiet()
 
 
