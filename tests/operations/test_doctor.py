@@ -360,9 +360,9 @@ def test_a_name_that_does_not_resolve_is_found_and_mended(disturbed: Stack) -> N
 
 
 def test_an_nginx_that_believes_its_clients_is_found_and_mended(disturbed: Stack) -> None:
-    believe = "set_real_ip_from 0.0.0.0/0; real_ip_header X-Forwarded-For;"
+    believe = "s|^set_real_ip_from .*|set_real_ip_from 0.0.0.0/0;|"
     nginx = disturbed.container("nginx")
-    nginx.execute("sed", "-i", f"1i {believe}", "/tmp/nginx/servers/http.conf")
+    nginx.execute("sed", "-i", believe, "/tmp/nginx/snippets/trusted-proxies.conf")
     nginx.execute("nginx", "-e", "stderr", "-s", "reload")
     time.sleep(2)
 

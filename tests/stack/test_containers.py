@@ -40,7 +40,7 @@ SECRETS = {
     "nginx": set(),
 }
 EMPTY = {"email_url", "database_url", "migrator_database_url", "database_root_certificate"}
-"""Unless somebody fills them: tests/stack/test_mail.py, tests/operations/test_managed_database.py."""
+"""Unless somebody fills them: tests/operations/test_mail.py, tests/operations/test_managed_database.py."""
 VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": {"/srv/nginx"}}
 IMAGES = ("db", "backend", "nginx")
 

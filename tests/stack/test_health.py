@@ -78,7 +78,7 @@ def probe(container: Container) -> int:
 
 @pytest.mark.timeout(420)
 def test_docker_sees_that_processes_hang_and_that_they_go_on(disturbed: Stack) -> None:
-    # The upkeep process may be silent for longer: test_upkeep.py.
+    # The upkeep process may be silent for longer: tests/operations/test_upkeep.py.
     services = [service for service in SERVERS if service != "upkeep"]
     servers = [container for service in services for container in disturbed.containers(service)]
     assert {server.health() for server in servers} == {"healthy"}

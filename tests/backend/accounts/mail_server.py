@@ -1,6 +1,6 @@
 """A mail server as small as RFC 5321 allows: it takes mail, or refuses it as a test wants.
 
-As a program, which tests/stack/test_mail.py runs in a container, it listens on port 2525 and prints each mail.
+As a program, which tests/operations/test_mail.py runs in a container, it listens on port 2525 and prints each mail.
 """
 
 from __future__ import annotations
