@@ -132,8 +132,9 @@ as_progress() {
 # compose ARGUMENT...: Compose for this checkout; COMPOSE_PROJECT_NAME and the like apply as they always do.
 compose() { docker compose --project-directory "$ROOT" "$@"; }
 
-# without_erasures: a filter for what Compose 2.26 puts in front of each line of a log, into a pipe too.
-without_erasures() { sed --unbuffered $'s/^\e\\[2K//'; }
+# without_erasures: a filter for what Compose 2.26 puts in front of each line of a log, into a pipe too; several times
+# where two containers write at once.
+without_erasures() { sed --unbuffered --regexp-extended $'s/^(\e\\[2K)+//'; }
 
 # python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
 # use and again whenever the lock file has changed. Nothing outside FOLDER is touched.

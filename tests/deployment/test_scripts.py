@@ -54,6 +54,18 @@ def files(checkout: Path) -> set[str]:
     return {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if "__pycache__" not in path.parts}
 
 
+def test_lines_of_two_containers_at_once_are_shown_without_erasures() -> None:
+    filtered = subprocess.run(
+        ["bash", "-c", "source scripts/lib.sh; without_erasures"],
+        cwd=ROOT,
+        input=b"\x1b[2K\x1b[2Kbackend-1  | one\n\x1b[2Kbackend-2  | \x1b[2K\nbackend-1  | two\n",
+        capture_output=True,
+        check=True,
+    )
+
+    assert filtered.stdout == b"backend-1  | one\nbackend-2  | \x1b[2K\nbackend-1  | two\n"
+
+
 def test_verbs_of_the_first_days_are_there() -> None:
     assert {"up", "down", "test", "init", "deploy", "rollback", "install-docker", "build-base-images"} <= set(SCRIPTS)
 
