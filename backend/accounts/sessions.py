@@ -99,9 +99,7 @@ def continue_session(*, refresh: str) -> dict[str, Any]:
         session = Session(pk=token[SESSION_CLAIM], user_id=int(token["user_id"]), expires_at=exchanged[0])
         successor.belong_to(session)
         return successor.pair(session)
-    live = (
-        Session.objects.live().filter(pk=token[SESSION_CLAIM], user_id=token["user_id"], user__is_active=True).first()
-    )
+    live = _live_of(token).first()
     if live is None:
         raise TokenError(SPENT)
     spent_at = token.spent_at()
@@ -167,6 +165,9 @@ def _refusal(session: Session, spent_at: datetime) -> TokenError:
     return TokenError(SPENT)
 
 
+def _live_of(token: SessionRefreshToken) -> SessionQuerySet:
+    return Session.objects.live().filter(pk=token[SESSION_CLAIM], user_id=token["user_id"], user__is_active=True)
+
+
 def _lock(token: SessionRefreshToken) -> Session | None:
-    live = Session.objects.live().select_related("user").select_for_update(of=("self",))
-    return live.filter(pk=token[SESSION_CLAIM], user_id=token["user_id"], user__is_active=True).first()
+    return _live_of(token).select_related("user").select_for_update(of=("self",)).first()
