@@ -170,6 +170,11 @@ def text(pattern: str) -> Callable[[str], str]:
     return parse
 
 
+image_tag: Final = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+path_of_file: Final = text(r"/[^\s:]+/[^\s:/]+")
+"""Absolute, in a folder of its own."""
+
+
 def choice(*options: str) -> Callable[[str], str]:
     """Accept one of ``options``."""
 
@@ -223,14 +228,13 @@ def host_names(raw: str) -> list[str]:
 def networks(raw: str) -> list[str]:
     """Accept a comma-separated list of addresses and networks; refuse those of everybody."""
     found = [item.strip() for item in raw.split(",")]
-    for item in found:
-        # A zone, and a mask that is written out, are known to Python and not to nginx.
-        if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?", item):
-            raise InvalidError("contains an item that is no address or network")
-        try:
+    try:
+        for item in found:
+            # A zone, and a mask that is written out, are known to Python and not to nginx.
+            text(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?")(item)
             ipaddress.ip_network(item, strict=False)
-        except ValueError:
-            raise InvalidError("contains an item that is no address or network") from None
+    except (InvalidError, ValueError):
+        raise InvalidError("contains an item that is no address or network") from None
     return found
 
 
@@ -772,14 +776,14 @@ class Environment:
         "The certificate of this server, followed by those between it and a known authority. Together with TLS_KEY_FILE"
         " it switches HTTPS on: plain HTTP then only redirects. Of the containers, nginx alone sees the folder of the"
         " file; a new file is served within a minute, without a restart.",
-        parse=text(r"/[^\s:]+/[^\s:/]+"),
+        parse=path_of_file,
         accepts="the absolute path of a PEM file, in a folder of its own, that user 101 may read",
         example="/etc/transactions/tls/certificate.pem",
         readers=("compose", "nginx", "scripts"),
     )
     TLS_KEY_FILE = OptionalVariable(
         "The private key of the certificate, without a password.",
-        parse=text(r"/[^\s:]+/[^\s:/]+"),
+        parse=path_of_file,
         accepts="the absolute path of a PEM file, in a folder of its own, that user 101 may read",
         example="/etc/transactions/tls/key.pem",
         readers=("compose", "nginx", "scripts"),
@@ -810,7 +814,7 @@ class Environment:
     )
     RELEASE = Variable(
         "The tag of the images that are built and started.",
-        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        parse=image_tag,
         accepts="an image tag",
         default="local",
         readers=("compose", "scripts"),
@@ -825,7 +829,7 @@ class Environment:
     NGINX_RELEASE = OptionalVariable(
         "The tag of the image that the nginx container was made of, where it is not RELEASE: ./scripts/deploy hands"
         " newer releases over to the container that runs, and writes this.",
-        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        parse=image_tag,
         accepts="an image tag",
         example="local",
         readers=("compose", "scripts"),
@@ -833,7 +837,7 @@ class Environment:
     DB_RELEASE = OptionalVariable(
         "The tag of the database's image, where it is not RELEASE: ./scripts/deploy does not replace the database, and"
         " writes this.",
-        parse=text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+        parse=image_tag,
         accepts="an image tag",
         example="local",
         readers=("compose", "scripts"),
@@ -943,13 +947,10 @@ class Environment:
     @property
     def database(self) -> Database:
         """The database of this process, however it was named."""
-        return self.DATABASE_URL or Database(
-            self.POSTGRES_HOST,
-            self.POSTGRES_PORT,
-            self.POSTGRES_DB,
-            self.POSTGRES_USER,
-            *(self.POSTGRES_PASSWORD[0], self.POSTGRES_PASSWORD[1:]),
-        )
+        if self.DATABASE_URL:
+            return self.DATABASE_URL
+        password, *others = self.POSTGRES_PASSWORD
+        return Database(self.POSTGRES_HOST, self.POSTGRES_PORT, self.POSTGRES_DB, self.POSTGRES_USER, password, others)
 
 
 class ConfigurationError(Exception):
