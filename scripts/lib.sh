@@ -278,7 +278,7 @@ replace_backends() {
   fi
   for ((made = 0; made < wanted; made++)); do
     info "replacing the backends: $((made + 1)) of $wanted"
-    start_more backend "$((made + ${#old[@]} + 1))" >>"$log" 2>&1 || return
+    start_and_wait backend "$((made + ${#old[@]} + 1))" >>"$log" 2>&1 || return
     # The last old ones stay until the last new one is there.
     if ((${#old[@]})); then
       end_container "${old[0]}" >>"$log" 2>&1 || return
@@ -290,7 +290,7 @@ replace_backends() {
     old=("${old[@]:1}")
   done
   info "replacing upkeep"
-  { compose rm --stop --force upkeep && start_more upkeep 1; } >>"$log" 2>&1
+  { compose rm --stop --force upkeep && start_and_wait upkeep 1; } >>"$log" 2>&1
 }
 
 # containers_of SERVICE [DOCKER-OPTION...]: the ids of those that run; with --all of the others too.
@@ -299,13 +299,22 @@ containers_of() {
     --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False "${@:2}"
 }
 
-# start_more SERVICE SCALE: the containers that are missing, until they are healthy; no other is touched. Not
-# `up --no-deps`: Compose would take what that has made for outdated at the next plain `up`, and replace all at once.
+# start_more SERVICE SCALE: the containers that are missing; no other is touched. Prints the ids of those that it has
+# started. Not `up --no-deps`: Compose would take what that has made for outdated at the next plain `up`, and replace all
+# at once.
 start_more() {
-  compose create --no-build --no-recreate --scale "$1=$2" "$1" || return
+  compose create --no-build --no-recreate --scale "$1=$2" "$1" >&2 || return
   local -a made
   mapfile -t made < <(containers_of "$1" --filter status=created)
-  ((${#made[@]} == 0)) || { docker start "${made[@]}" && wait_until_healthy 120 "${made[@]}"; }
+  ((${#made[@]} == 0)) || docker start "${made[@]}"
+}
+
+# start_and_wait SERVICE SCALE: as start_more, until they are healthy.
+start_and_wait() {
+  local made
+  made=$(start_more "$@") || return
+  # shellcheck disable=SC2086 # ids
+  [[ -z $made ]] || wait_until_healthy 120 $made
 }
 
 # wait_until_healthy SECONDS ID...
