@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.load import Load
-from tests.stack.containers import Result, Stack, docker, eventually, run
+from tests.stack.containers import Result, Stack, docker, eventually, free_port, run
+from tests.stack.load import Load
 from tests.stack.people import connect
 
 DEPLOYMENT_SECONDS = 400
@@ -113,8 +112,7 @@ def site(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     os.environ.pop("HTTP_PORT")
     folder = tmp_path_factory.mktemp("site") / "checkout"
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".env", "secrets", "var"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     run(str(folder / "scripts/init"))
     with (folder / ".env").open("a") as file:
         file.write(f"\nCOMPOSE_PROJECT_NAME={name}\nRELEASE={first}\nHTTP_PORT={port}\nNGINX_AUTH_RATE=99999r/s\n")
@@ -153,7 +151,7 @@ def seed() -> int:
 @pytest.fixture
 def load(site: Site, seed: int) -> Iterator[Load]:
     """Constant load during the test; afterwards, nothing may have failed, been lost or been written twice."""
-    with Load(site.stack, seed) as load:
+    with Load(site.stack, seed=seed) as load:
         yield load
     load.assert_whole()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import Site, kill_at_once
-from tests.deploy.load import Load
 from tests.stack.containers import eventually
+from tests.stack.load import Load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYS = int(os.environ.get("DEPLOYS", "3"))

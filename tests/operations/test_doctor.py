@@ -14,7 +14,7 @@ from subprocess import DEVNULL, Popen
 
 import pytest
 
-from tests.stack.containers import SERVERS, Stack, docker, eventually, run
+from tests.stack.containers import SERVERS, Stack, docker, eventually, free_port, run
 from tests.stack.people import Person, connect, unique
 
 pytestmark = pytest.mark.timeout(400)
@@ -108,10 +108,9 @@ def test_people_read_the_same(stack: Stack) -> None:
 
 
 def test_a_stack_that_is_down_is_no_problem_and_says_what_was_not_looked_at(stack: Stack) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    name = unique(f"{stack.name()}-none")
 
-    found = examine(stack, COMPOSE_PROJECT_NAME=unique(f"{stack.name()}-none"), HTTP_PORT=port)
+    found = examine(stack, COMPOSE_PROJECT_NAME=name, HTTP_PORT=str(free_port()))
 
     assert found["containers"]["level"] == "warning"
     assert found["containers"]["mend"] == "./scripts/up --detach"

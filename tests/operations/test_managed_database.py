@@ -8,7 +8,6 @@ passwords hold every character that a URL gives a meaning to.
 import os
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.stack.containers import Container, Stack, docker, eventually, run
+from tests.stack.containers import Container, Stack, docker, eventually, free_port, run
 from tests.stack.people import connect, sign_up, unique
 
 SPECIAL = "!#$%&'()*+,/:;=?@[]"
@@ -27,11 +26,6 @@ PASSWORDS = {"transactions_app": f"application-{SPECIAL}", "transactions_migrato
 SERVICES = ["backend", "nginx", "upkeep"]
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def started(stack: Stack, managed: Managed, tmp_path_factory: pytest.TempPathFac
     environment = {
         **os.environ,
         "COMPOSE_PROJECT_NAME": unique(f"{stack.name()}-managed"),
-        "HTTP_PORT": str(free_port("127.0.0.1")),
+        "HTTP_PORT": str(free_port()),
         "BACKEND_REPLICAS": "1",
         "NGINX_AUTH_RATE": "99999r/s",
     }

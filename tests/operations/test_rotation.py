@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.steady_load import Load, steady_load
 from tests.stack.containers import Result, Stack, run
+from tests.stack.load import Load
 from tests.stack.people import Person
 
 pytestmark = pytest.mark.timeout(400)
@@ -45,18 +45,6 @@ def whole(stack: Stack) -> Iterator[Stack]:
     assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
 
 
-def assert_nothing_was_lost(stack: Stack, load: Load) -> None:
-    assert load.failures == []
-    assert {"read", "plain", "keyed", "refresh"} == set(load.done)
-    assert load.total() > 200
-    rows = stack.sql(
-        "SELECT t.description FROM transactions_transaction t JOIN accounts_user u ON u.id = t.user_id"
-        " WHERE u.username LIKE 'busy-%'"
-    ).stdout.split("\n")
-    stored = [row for row in rows if row in load.written]
-    assert len(stored) == len(set(stored)) == len(load.written)
-
-
 def accepts(stack: Stack, role: str, password: str) -> bool:
     """Whether the database takes the password, over the network as from a backend."""
     db = stack.container("db")
@@ -74,10 +62,10 @@ def in_django(stack: Stack, program: str) -> str:
 def test_the_key_of_tokens_is_replaced_and_in_the_end_the_old_one_is_gone(whole: Stack, alice: Person) -> None:
     (old,) = lines(whole, FILES["jwt"])[:1]
 
-    with steady_load(whole.base_url) as load:
+    with Load(whole) as load:
         said = init(whole, "--rotate", "jwt").stderr
 
-    assert_nothing_was_lost(whole, load)
+    load.assert_whole()
     new, *others = lines(whole, FILES["jwt"])
     assert new != old
     assert old in others
@@ -92,10 +80,10 @@ def test_the_key_of_tokens_is_replaced_and_in_the_end_the_old_one_is_gone(whole:
 
     file = whole.checkout / "secrets" / FILES["jwt"]
     os.utime(file, (time.time() - WEEKS, time.time() - WEEKS))
-    with steady_load(whole.base_url) as load:
+    with Load(whole) as load:
         init(whole, "--rotate", "jwt", "--finish")
 
-    assert_nothing_was_lost(whole, load)
+    load.assert_whole()
     assert lines(whole, FILES["jwt"]) == [new]
     assert alice.client.get("/auth/users/me/").status_code == HTTPStatus.UNAUTHORIZED
 
@@ -104,10 +92,10 @@ def test_the_key_of_django_is_replaced_and_what_the_old_one_has_signed_stays_goo
     signed = in_django(whole, "from django.core import signing; print(signing.dumps('kept'))").strip()
     (old,) = lines(whole, FILES["django"])[:1]
 
-    with steady_load(whole.base_url) as load:
+    with Load(whole) as load:
         init(whole, "--rotate", "django")
 
-    assert_nothing_was_lost(whole, load)
+    load.assert_whole()
     assert lines(whole, FILES["django"])[0] != old
     assert old in lines(whole, FILES["django"])
     read = f"from django.core import signing; print(signing.loads({signed!r}))"
@@ -123,10 +111,10 @@ def test_the_passwords_of_the_database_are_replaced_and_the_old_ones_refused(who
     old = {role: lines(whole, name)[0] for role, name in names.items()}
     assert all(accepts(whole, role, password) for role, password in old.items())
 
-    with steady_load(whole.base_url) as load:
+    with Load(whole) as load:
         init(whole, "--rotate", "postgres")
 
-    assert_nothing_was_lost(whole, load)
+    load.assert_whole()
     for role, name in names.items():
         (new,) = lines(whole, name)
         assert accepts(whole, role, new)
@@ -162,12 +150,12 @@ def interrupted(stack: Stack, secret: str, moment: str) -> None:
 def test_a_rotation_that_was_killed_is_ended_by_the_next(whole: Stack, secret: str, moment: str) -> None:
     old = lines(whole, FILES[secret])
 
-    with steady_load(whole.base_url) as load:
+    with Load(whole) as load:
         interrupted(whole, secret, moment)
         said = init(whole, "--rotate", secret).stderr
 
     assert "going on with a rotation that was interrupted" in said
-    assert_nothing_was_lost(whole, load)
+    load.assert_whole()
     kept = lines(whole, FILES[secret])
     assert kept[0] not in old
     assert kept[1:] == (old if secret == "jwt" else [])

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.containers import SERVERS, Result, Stack, docker, run
+from tests.stack.containers import SERVERS, Result, Stack, docker, free_port, run
 from tests.stack.people import Person, unique
 
 SECOND_START_SECONDS = 40
@@ -112,12 +111,9 @@ def broken(stack: Stack) -> Iterator[Stack]:
 
 
 def test_up_shows_why_a_service_did_not_start_and_what_to_do(broken: Stack) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    own = {"COMPOSE_PROJECT_NAME": broken.project, "HTTP_PORT": str(free_port())}
 
-    result, seconds = script(
-        broken.checkout, "up", "--detach", check=False, COMPOSE_PROJECT_NAME=broken.project, HTTP_PORT=str(port)
-    )
+    result, seconds = script(broken.checkout, "up", "--detach", check=False, **own)
 
     assert result.returncode != 0
     assert seconds < SECOND_START_SECONDS

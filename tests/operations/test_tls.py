@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.browser.chromium import base_image
 from tests.operations.certificates import DAY, Authority, Files, Pair, replace
-from tests.operations.steady_load import steady_load
 from tests.operations.test_doctor import examine, wrong
-from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, run
+from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, free_port, run
+from tests.stack.load import Load
 from tests.stack.people import connect, sign_up, unique
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,11 +33,6 @@ SERVED_WITHIN_SECONDS = 60
 TESTSSL = Path(__file__).with_name("testssl")
 CONSEQUENCES = {"MEDIUM", "HIGH", "CRITICAL", "WARN", "FATAL"}
 """The severities of testssl.sh above LOW, and those of a check that could not be made."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -249,13 +244,13 @@ def test_doctor_has_no_finding_over_tls_and_warns_14_days_ahead(original: Secure
 def test_a_new_certificate_is_served_within_a_minute_and_no_request_fails(original: Secure) -> None:
     before = original.stack.container("nginx")
 
-    with steady_load(original.base_url, clients=6, verify=original.trust()) as load:
+    secure = Stack(original.stack.checkout, original.base_url, original.stack.project)
+    with Load(secure, trust=original.trust()) as load:
         for _ in range(2):
             original.files.write(new := original.authority.sign())
             original.wait_for(new)
 
-    assert load.failures == []
-    assert load.total() > 100
+    load.assert_whole()
     assert original.stack.container("nginx") == before
 
 

@@ -1,13 +1,13 @@
 """What the tests of the running stack share."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.stack.containers import SERVERS, Stack, docker
+from tests.stack.containers import SERVERS, Nginx, Stack, another_nginx, docker
 from tests.stack.people import Person, connect, sign_up
 
 
@@ -65,3 +65,10 @@ def disturbed(stack: Stack) -> Iterator[Stack]:
         stack.compose("unpause", service, check=False)
     stack.compose("up", "--detach", "--no-build", "--wait", check=False)
     stack.wait_until_whole()
+
+
+@pytest.fixture
+def start_nginx(stack: Stack) -> Iterator[Nginx]:
+    """Return a function that starts an nginx with variables of its own."""
+    with ExitStack() as started:
+        yield lambda **variables: started.enter_context(another_nginx(stack, **variables))

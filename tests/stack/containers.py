@@ -1,9 +1,11 @@
 """The running containers, as an operator reaches them: docker and docker compose."""
 
 import json
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.stack.people import connect
+from tests.stack.people import connect, unique
 
 SERVERS = ("db", "backend", "upkeep", "nginx")
 """The services that run for as long as the stack does; ``migrate`` ends."""
@@ -26,6 +28,9 @@ PATIENCE = 3
 
 Result = subprocess.CompletedProcess[str]
 
+Nginx = Callable[..., str]
+"""Starts an nginx with variables of its own; returns its address."""
+
 
 def run(*command: str, check: bool = True, timeout: float = 60, **options: Any) -> Result:
     """Run ``command`` and return what it printed; when it fails, fail with what it printed."""
@@ -35,6 +40,12 @@ def run(*command: str, check: bool = True, timeout: float = 60, **options: Any) 
     if check and result.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout}{result.stderr}")
     return result
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a port of this host that nobody listens on now."""
+    with socket.create_server((address, 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def docker(*arguments: str, check: bool = True, timeout: float = 60) -> Result:
@@ -148,3 +159,24 @@ class Stack:
             return all(server.health() == "healthy" for server in servers) and all(self.is_ready() for _ in range(4))
 
         eventually(whole, within=READY_SECONDS, what="the stack is whole again")
+
+
+@contextmanager
+def another_nginx(stack: Stack, **variables: str) -> Iterator[str]:
+    """Start an nginx of the stack's image before the same backends; give its address."""
+    running = stack.container("nginx").inspect()
+    name = unique(f"{stack.name()}-own")
+    options = [option for key, value in variables.items() for option in ("--env", f"{key}={value}")]
+    docker(
+        *("run", "--detach", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp:mode=1777", "--name", name),
+        *("--env", "DJANGO_ALLOWED_HOSTS=localhost,127.0.0.1", *options, "--publish", "127.0.0.1::8080"),
+        *("--network", f"{stack.name()}_edge", running["Image"]),
+    )
+    try:
+        docker("network", "connect", f"{stack.name()}_application", name)
+        port = docker("port", name, "8080/tcp").stdout.split(":")[-1].strip()
+        ready = Stack(stack.checkout, f"http://127.0.0.1:{port}")
+        eventually(ready.is_ready, within=20, what="the other nginx serves")
+        yield ready.base_url
+    finally:
+        docker("rm", "--force", name)

@@ -6,8 +6,7 @@ tested on an nginx of the same image beside it.
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from tests.stack import wire
-from tests.stack.containers import Container, Stack, docker, eventually, run
+from tests.stack.containers import Container, Nginx, Stack, another_nginx, docker, eventually, run
 from tests.stack.people import PASSWORD, Person, connect, unique
 
 BURST = 5
@@ -79,36 +78,6 @@ NO_ROUTE = [
     "/\\auth/jwt/create/",
 ]
 """What a looser server would take for it."""
-
-Nginx = Callable[..., str]
-
-
-@contextmanager
-def another_nginx(stack: Stack, **variables: str) -> Iterator[str]:
-    """Start an nginx of the stack's image before the same backends; give its address."""
-    running = stack.container("nginx").inspect()
-    name = unique(f"{stack.name()}-own")
-    options = [option for key, value in variables.items() for option in ("--env", f"{key}={value}")]
-    docker(
-        *("run", "--detach", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp:mode=1777", "--name", name),
-        *("--env", "DJANGO_ALLOWED_HOSTS=localhost,127.0.0.1", *options, "--publish", "127.0.0.1::8080"),
-        *("--network", f"{stack.name()}_edge", running["Image"]),
-    )
-    try:
-        docker("network", "connect", f"{stack.name()}_application", name)
-        port = docker("port", name, "8080/tcp").stdout.split(":")[-1].strip()
-        ready = Stack(stack.checkout, f"http://127.0.0.1:{port}")
-        eventually(ready.is_ready, within=20, what="the other nginx serves")
-        yield ready.base_url
-    finally:
-        docker("rm", "--force", name)
-
-
-@pytest.fixture
-def start_nginx(stack: Stack) -> Iterator[Nginx]:
-    """Return a function that starts an nginx with variables of its own."""
-    with ExitStack() as started:
-        yield lambda **variables: started.enter_context(another_nginx(stack, **variables))
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,9 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from tests.stack.containers import Stack, docker
+from tests.stack.containers import Nginx, Stack, docker
 from tests.stack.people import PASSWORD, Person, connect
-from tests.stack.test_rate_limits import BURST, Nginx, start_nginx
-
-__all__ = ["start_nginx"]
+from tests.stack.test_rate_limits import BURST
 
 CLIENT = "198.51.100.7"
 OTHER_CLIENT = "2001:db8:7::1"
