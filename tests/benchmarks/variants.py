@@ -44,7 +44,7 @@ class Variant:
     name: ClassVar[str]
     title: ClassVar[str]
     served_by: ClassVar[str]
-    operations: ClassVar[frozenset[str]]
+    operations: ClassVar = frozenset({"list", "detail", "create", "refresh", "login", "search"})
     database: ClassVar[str]
 
     def __init__(self, setting: Setting, programs: Programs) -> None:
@@ -103,7 +103,6 @@ class Shipped(Variant):
     name = "shipped"
     title = "this stack"
     served_by = "2 replicas of Gunicorn as configured, nginx as configured"
-    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
     database = "transactions"
     replicas = 2
 
@@ -189,21 +188,16 @@ with transaction.atomic():
 """
 
 
-class Baseline(Variant):
-    """The sample's code with the settings of the usual guides."""
+class Usual(Variant):
+    """A variant of one server and the nginx that the usual guides put before it."""
 
-    name = "baseline"
-    title = "baseline: the sample as the usual guides deploy it"
-    served_by = "Gunicorn, 3 sync workers"
-    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
-    database = "bench_baseline"
-    folder = HERE / "baseline"
-    workers = 3
+    folder: ClassVar[Path]
+    connections_kept: ClassVar[bool]
+    """By nginx, to the application."""
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return what the settings read."""
+        """Return what the application reads."""
         return self.setting.environment(
-            DJANGO_SETTINGS_MODULE="project.settings",
             BENCH_SECRET=self.setting.secret,
             POSTGRES_HOST=self.setting.host,
             POSTGRES_PORT=self.setting.port,
@@ -212,6 +206,48 @@ class Baseline(Variant):
             POSTGRES_PASSWORD=self.setting.superuser_password(),
             **variables,
         )
+
+    def command(self, port: int) -> list[str | Path]:
+        """Return what serves the application."""
+        raise NotImplementedError
+
+    def serve(self) -> Running:
+        """Start the application and nginx."""
+        port = free_port()
+        application = self.programs.start(self.name, self.command(port), env=self.environment(), cwd=self.folder)
+        tokens = self.tokens(data.EVERYBODY)
+        wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
+        proxy, public, log = proxies.start_usual(
+            self.setting, self.programs, self.name, application=port, keepalive=self.connections_kept
+        )
+        url = f"http://127.0.0.1:{public}"
+        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
+        return Running(self, url, [application], proxy, log, tokens)
+
+
+def gunicorn(python: Path, workers: int, port: int) -> list[str | Path]:
+    """Return the command of Gunicorn, without the application."""
+    return [python, "-m", "gunicorn", "--workers", str(workers), "--bind", f"127.0.0.1:{port}"]
+
+
+class Baseline(Usual):
+    """The sample's code with the settings of the usual guides."""
+
+    name = "baseline"
+    title = "baseline: the sample as the usual guides deploy it"
+    served_by = "Gunicorn, 3 sync workers"
+    database = "bench_baseline"
+    folder = HERE / "baseline"
+    workers = 3
+    connections_kept = False
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return what the settings read."""
+        return super().environment(DJANGO_SETTINGS_MODULE="project.settings", **variables)
+
+    def command(self, port: int) -> list[str | Path]:
+        """Return the command of Gunicorn."""
+        return [*gunicorn(self.setting.python, self.workers, port), "project.wsgi"]
 
     def prepare(self) -> None:
         """Make the tables of the models, and the rows, unless a peer has already begun with them."""
@@ -225,30 +261,6 @@ class Baseline(Variant):
         data.load_users(self.setting, self.database, table="auth_user", password=hashed.strip())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
-
-    def serve(self) -> Running:
-        """Start Gunicorn and nginx."""
-        port = free_port()
-        command: list[str | Path] = [
-            self.setting.python,
-            "-m",
-            "gunicorn",
-            "--workers",
-            str(self.workers),
-            "--bind",
-            f"127.0.0.1:{port}",
-        ]
-        application = self.programs.start(
-            self.name, [*command, "project.wsgi"], env=self.environment(), cwd=self.folder
-        )
-        proxy, public, log = proxies.start_usual(
-            self.setting, self.programs, self.name, application=port, keepalive=False
-        )
-        tokens = self.tokens(data.EVERYBODY)
-        url = f"http://127.0.0.1:{public}"
-        wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
-        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
-        return Running(self, url, [application], proxy, log, tokens)
 
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Make a pair for each, with simplejwt."""
@@ -271,27 +283,15 @@ for user, jti in json.load(sys.stdin):
 """
 
 
-class Peer(Variant):
+class Peer(Usual):
     """Another framework on the same rows, with the index that the order of the page asks for."""
 
-    operations = frozenset({"list", "detail", "create", "refresh", "login", "search"})
     folder = HERE / "peers"
+    connections_kept = True
 
-    def command(self, port: int) -> list[str | Path]:
-        """Return what serves the application."""
-        raise NotImplementedError
-
-    def environment(self) -> dict[str, str]:
+    def environment(self, **variables: str) -> dict[str, str]:
         """Return what the applications read."""
-        return self.setting.environment(
-            BENCH_SECRET=self.setting.secret,
-            POSTGRES_HOST=self.setting.host,
-            POSTGRES_PORT=self.setting.port,
-            POSTGRES_DB=self.database,
-            POSTGRES_USER="postgres",
-            POSTGRES_PASSWORD=self.setting.superuser_password(),
-            PYTHONPATH=f"{self.folder}:{self.folder / 'ninja'}",
-        )
+        return super().environment(PYTHONPATH=f"{self.folder}:{self.folder / 'ninja'}", **variables)
 
     def prepare(self) -> None:
         """Begin with the sample's database."""
@@ -312,19 +312,6 @@ class Peer(Variant):
             )
             connection.execute("UPDATE auth_user SET password = %s", [f"argon2{hashed}"])
         data.vacuum(self.setting, self.database)
-
-    def serve(self) -> Running:
-        """Start the application and nginx."""
-        port = free_port()
-        application = self.programs.start(self.name, self.command(port), env=self.environment(), cwd=self.folder)
-        tokens = self.tokens(data.EVERYBODY)
-        wait_for(f"http://127.0.0.1:{port}/api/transactions/", self.programs, token=tokens[0].access)
-        proxy, public, log = proxies.start_usual(
-            self.setting, self.programs, self.name, application=port, keepalive=True
-        )
-        url = f"http://127.0.0.1:{public}"
-        wait_for(f"{url}/api/transactions/", self.programs, token=tokens[0].access)
-        return Running(self, url, [application], proxy, log, tokens)
 
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Make a pair for each."""
@@ -353,16 +340,8 @@ class Ninja(Peer):
 
     def command(self, port: int) -> list[str | Path]:
         """Return the command of Gunicorn."""
-        gunicorn: list[str | Path] = [
-            self.setting.peers_python,
-            "-m",
-            "gunicorn",
-            "--workers",
-            "5",
-            "--bind",
-            f"127.0.0.1:{port}",
-        ]
-        return [*gunicorn, "--env", "DJANGO_SETTINGS_MODULE=peer.settings", "peer.wsgi"]
+        command = gunicorn(self.setting.peers_python, 5, port)
+        return [*command, "--env", "DJANGO_SETTINGS_MODULE=peer.settings", "peer.wsgi"]
 
 
 class FastAPI(Peer):
