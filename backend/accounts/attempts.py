@@ -18,14 +18,13 @@ from http import HTTPStatus
 from ipaddress import ip_network
 
 from django.conf import settings
-from django.db import Error, connection
-from django.db.models import Value
-from django.db.models.functions import Lower
+from django.db import Error
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import APIException
 
-from accounts.models import FailedAttempts, Session
+from accounts.models import FailedAttempts
+from config.postgresql import prepared_cursor
 from config.upkeep import delete_in_batches
 
 logger = logging.getLogger(__name__)
@@ -36,6 +35,13 @@ IPV6_PREFIX = 64
 IN_FLIGHT = timedelta(seconds=30)
 """After which time without another attempt those that were never settled are given up: their process was killed, or the
 database went away under them. A password hash takes a hundredth of it.
+"""
+
+PLACE = """
+    SELECT lower(%(name)s::text), EXISTS (
+        SELECT FROM accounts_session AS session JOIN accounts_user AS account ON account.id = session.user_id
+        WHERE lower(account.username) = lower(%(name)s::text) AND session.client_address <<= %(network)s::inet
+    )
 """
 
 TAKE_PLACE = """
@@ -135,14 +141,10 @@ def _place(name: str, address: str | None) -> tuple[str, str]:
     be one more series of attempts on the same account.
     """
     network = "" if address is None else _network(address)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT lower(%s::text)", [name])
-        lowered: str = cursor.fetchone()[0]
-    known = (
-        network
-        and Session.objects.filter(user__username__lower=Lower(Value(name)), client_address__within=network).exists()
-    )
-    return lowered, network if known else ""
+    with prepared_cursor() as cursor:
+        cursor.execute(PLACE, {"name": name, "network": network or None})
+        lowered, is_known = cursor.fetchone()
+    return lowered, network if is_known else ""
 
 
 def _network(address: str) -> str:
@@ -158,7 +160,7 @@ def _begin(account_key: str, network: str) -> Attempt:
     now = timezone.now()
     ends_at = now + timedelta(seconds=settings.ACCOUNT_FAILURES_WINDOW_SECONDS)
     limit = settings.ACCOUNT_FAILURES_LIMIT
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             TAKE_PLACE,
             {
@@ -187,7 +189,7 @@ def _settle(current: Attempt, outcome: str) -> None:
         "ends_at": current.ends_at,
     }
     try:
-        with connection.cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(GIVE_PLACE_BACK, given)
             row = cursor.fetchone()
     except Error:

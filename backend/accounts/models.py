@@ -209,16 +209,4 @@ class OutgoingMail(models.Model):
         return f"mail {self.pk} ({self.kind})"
 
 
-class Within(models.Lookup):
-    """``address__within="192.0.2.0/24"``: PostgreSQL's own test whether an address is in a network."""
-
-    lookup_name = "within"
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        """Return the SQL of the comparison."""
-        address, address_parameters = self.process_lhs(compiler, connection)
-        return f"{address} <<= %s::inet", (*address_parameters, self.rhs)
-
-
 models.CharField.register_lookup(Lower)
-models.GenericIPAddressField.register_lookup(Within)

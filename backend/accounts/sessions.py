@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import update_last_login
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils import timezone
@@ -26,6 +25,25 @@ logger = logging.getLogger(__name__)
 SPENT = "Token is invalid or spent"
 """The one answer to a refresh token that is not good any more, whatever the reason."""
 
+
+OPEN = """
+    WITH account AS (
+        UPDATE accounts_user SET last_login = %(now)s
+        WHERE id = %(account)s AND password = %(password)s AND is_active
+        RETURNING id
+    ), session AS (
+        INSERT INTO accounts_session (id, user_id, created_at, last_used_at, expires_at, client_address, user_agent)
+        SELECT %(session)s, id, %(now)s, %(now)s, %(ends_at)s, %(client_address)s::inet, %(user_agent)s FROM account
+    )
+    INSERT INTO token_blacklist_outstandingtoken (user_id, jti, token, created_at, expires_at)
+    SELECT id, %(token)s, '', %(now)s, %(expires_at)s FROM account
+    RETURNING id
+"""
+"""Records a session and its first token, both or neither; returns no row where the account is not what it was.
+
+The update locks the account: a password that changes right now ends this session too, or this login fails. Of a token
+its id is stored, never the token, which is a credential.
+"""
 
 EXCHANGE = """
     WITH session AS (
@@ -59,21 +77,27 @@ def open_session(*, user: User, request: Request | HttpRequest) -> dict[str, Any
 
     Raises ``AuthenticationFailed`` where the password was changed or the account closed meanwhile.
     """
-    with transaction.atomic():
-        # The lock of the account: a password that changes right now ends this session too, or this login fails.
-        unchanged = User.objects.select_for_update().filter(pk=user.pk, password=user.password, is_active=True)
-        if not unchanged.exists():
+    token = SessionRefreshToken()
+    now = token.current_time
+    session = Session(user=user, expires_at=now + timedelta(days=settings.JWT_SESSION_LIFETIME_DAYS))
+    token.belong_to(session)
+    given = {
+        "account": user.pk,
+        "password": user.password,
+        "session": session.pk,
+        "ends_at": session.expires_at,
+        "client_address": client_address(request),
+        "user_agent": request.headers.get("User-Agent", "")[:200].replace("\0", ""),
+        "token": token["jti"],
+        "expires_at": datetime_from_epoch(token["exp"]),
+        "now": now,
+    }
+    with prepared_cursor() as cursor:
+        cursor.execute(OPEN, given)
+        if cursor.fetchone() is None:
             raise AuthenticationFailed("No active account found with the given credentials", "no_active_account")
-        session = Session.objects.create(
-            user=user,
-            expires_at=timezone.now() + timedelta(days=settings.JWT_SESSION_LIFETIME_DAYS),
-            client_address=client_address(request),
-            user_agent=request.headers.get("User-Agent", "")[:200].replace("\0", ""),
-        )
-        update_last_login(User, user)
-        pair = SessionRefreshToken.of(session).pair(session)
     logger.info("login: account %s, session %s", user.pk, session.pk)
-    return pair
+    return token.pair(session)
 
 
 def continue_session(*, refresh: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from rest_framework_simplejwt.exceptions import TokenError
-from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token, UntypedToken
-from rest_framework_simplejwt.utils import datetime_from_epoch, datetime_to_epoch
+from rest_framework_simplejwt.utils import datetime_to_epoch
 
 from accounts.models import Session
 from accounts.signing import KeyRingBackend, token_backend
@@ -59,20 +59,6 @@ class SessionRefreshToken(SessionToken, RefreshToken):  # type: ignore[misc] # s
     """
 
     access_token_class = SessionAccessToken  # type: ignore[assignment] # annotated by its first value
-
-    @classmethod
-    def of(cls, session: Session) -> "SessionRefreshToken":
-        """Return a new token of ``session``, recorded as outstanding."""
-        token = cls()
-        token.belong_to(session)
-        OutstandingToken.objects.create(
-            user_id=session.user_id,
-            jti=token["jti"],
-            token="",  # a token is a credential: a dump of the database must not hold one
-            created_at=token.current_time,
-            expires_at=datetime_from_epoch(token["exp"]),
-        )
-        return token
 
     def belong_to(self, session: Session) -> None:
         """Name ``session`` and its account in the token, and let it expire no later than the session."""

@@ -1,14 +1,12 @@
-"""Tokens as a login hands them out, without the login."""
+"""Tokens as a login hands them out, without the password."""
 
-from datetime import timedelta
+from django.test import RequestFactory
 
-from django.utils import timezone
-
-from accounts.models import Session, User
+from accounts.models import User
+from accounts.sessions import open_session
 from accounts.tokens import SessionRefreshToken
 
 
 def new_session(account: User) -> SessionRefreshToken:
     """Open a session of ``account`` and return its refresh token; ``access_token`` of it is the other half."""
-    session = Session.objects.create(user=account, expires_at=timezone.now() + timedelta(days=1))
-    return SessionRefreshToken.of(session)
+    return SessionRefreshToken(open_session(user=account, request=RequestFactory().post("/"))["refresh"])

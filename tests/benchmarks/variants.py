@@ -84,16 +84,14 @@ SHIPPED_TOKENS = """
 import json, sys
 import django
 django.setup()
-from datetime import timedelta
 from django.db import transaction
-from django.utils import timezone
-from accounts.models import Session
-from accounts.tokens import SessionRefreshToken
+from django.test import RequestFactory
+from accounts.models import User
+from accounts.sessions import open_session
 with transaction.atomic():
-    for user in json.load(sys.stdin):
-        session = Session.objects.create(user_id=user, expires_at=timezone.now() + timedelta(days=30))
-        pair = SessionRefreshToken.of(session).pair(session)
-        print(json.dumps([user, pair["access"], pair["refresh"]]))
+    for user in User.objects.filter(pk__in=json.load(sys.stdin)):
+        pair = open_session(user=user, request=RequestFactory().post("/"))
+        print(json.dumps([user.pk, pair["access"], pair["refresh"]]))
 """
 
 
