@@ -29,7 +29,7 @@ READ_ONE = f"""{ASKING}
 """Index Scan using transactions_transaction_pkey (Index Cond: id; Filter: user_id): 4 buffers."""
 
 READ_FIRST_PAGE = f"""{ASKING}
-    SELECT asking.to_be_noted, row.*, (
+    SELECT asking.to_be_noted, row.id, row.user_id, row.amount, row.description, row.written, row.version, (
         SELECT count(*) FROM (
             SELECT FROM transactions_transaction WHERE user_id = %(account)s
             ORDER BY timestamp DESC, id DESC LIMIT %(counted)s
