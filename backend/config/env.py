@@ -685,8 +685,8 @@ class Environment:
     group_gunicorn = Group("Gunicorn")
 
     WEB_CONCURRENCY = Variable(
-        "Worker processes in each backend container; `auto` is one for each processor that the container may use, from"
-        f" {sizing.LEAST} to {sizing.MOST}, and no more than POSTGRES_MAX_CONNECTIONS has room for.",
+        "Worker processes in each backend container; `auto` is one for each processor that the container may use, at"
+        f" most {sizing.MOST}, no more than POSTGRES_MAX_CONNECTIONS has room for, and at least two in all containers.",
         parse=automatic(whole(1, 64)),
         accepts="auto, or 1 to 64",
         default="auto",
@@ -1059,7 +1059,7 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if all(name in values for name in sizes):
         workers, threads, replicas, reserved, available = (values[name] for name in sizes)
         # By itself it takes no more than there is, and never fewer than the least.
-        workers = workers or sizing.LEAST
+        workers = workers or sizing.least(replicas)
         if workers * threads * replicas + reserved > available:
             problems.append(
                 "POSTGRES_MAX_CONNECTIONS is too small. Accepted: at least WEB_CONCURRENCY x GUNICORN_THREADS x"

@@ -10,9 +10,6 @@ import math
 import os
 from pathlib import Path
 
-LEAST = 2
-"""So that one that hangs or is being replaced is never the only one."""
-
 MOST = 8
 """What fits into the 512 MB of BACKEND_MEMORY_MB, at up to 50 MB each."""
 
@@ -33,6 +30,11 @@ def quota(folder: Path = CONTROL_GROUP) -> float | None:
     return int(allowed) / int(period) if allowed.strip() not in ("max", "-1") else None
 
 
+def least(replicas: int) -> int:
+    """Return how few workers a container starts: one that hangs or is being replaced is never the only one."""
+    return 1 if replicas > 1 else 2
+
+
 def workers(*, threads: int, replicas: int, connections: int, folder: Path = CONTROL_GROUP) -> int:
     """Return how many workers, of ``threads`` each, suit this container and leave room in the database.
 
@@ -42,7 +44,7 @@ def workers(*, threads: int, replicas: int, connections: int, folder: Path = CON
     # Without a quota the replicas share the processors of their host.
     processors = quota(folder) or len(os.sched_getaffinity(0)) / replicas
     fitting = connections // (2 * threads * replicas)
-    return max(LEAST, min(math.ceil(processors), fitting, MOST))
+    return max(least(replicas), min(math.ceil(processors), fitting, MOST))
 
 
 def main() -> None:

@@ -655,10 +655,12 @@ def test_a_secret_that_is_being_replaced_is_several_lines(sound: dict[str, str],
     [
         ({"WEB_CONCURRENCY": "9", "GUNICORN_THREADS": "5", "BACKEND_REPLICAS": "2"}, True),  # 90 + 10 = 100
         ({"WEB_CONCURRENCY": "9", "GUNICORN_THREADS": "5", "BACKEND_REPLICAS": "3"}, False),
-        ({"POSTGRES_RESERVED_CONNECTIONS": "84"}, True),  # 2 x 4 x 2 + 84 = 100
-        ({"POSTGRES_RESERVED_CONNECTIONS": "85"}, False),
-        ({"POSTGRES_MAX_CONNECTIONS": "26"}, True),
-        ({"POSTGRES_MAX_CONNECTIONS": "25"}, False),
+        ({"POSTGRES_RESERVED_CONNECTIONS": "92"}, True),  # 1 x 4 x 2 + 92 = 100
+        ({"POSTGRES_RESERVED_CONNECTIONS": "93"}, False),
+        ({"POSTGRES_MAX_CONNECTIONS": "18"}, True),
+        ({"POSTGRES_MAX_CONNECTIONS": "17"}, False),
+        ({"POSTGRES_MAX_CONNECTIONS": "18", "BACKEND_REPLICAS": "1"}, True),  # 2 x 4 x 1 + 10
+        ({"POSTGRES_MAX_CONNECTIONS": "17", "BACKEND_REPLICAS": "1"}, False),
     ],
 )
 def test_connections_must_fit_those_of_the_database(sound: dict[str, str], sizes: dict[str, str], fits: bool) -> None:
