@@ -1,6 +1,5 @@
 """A Chromium to drive: this host's, Playwright's own, or one in a container."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -14,13 +13,11 @@ from pathlib import Path
 from playwright.sync_api import Browser, Error, Playwright
 
 from tests.stack.containers import Stack, docker, run
+from tests.stack.images import built
 
 VAR = Path(__file__).parents[2] / "var"
-DOCKERFILE = Path(__file__).with_name("Dockerfile")
-IMAGE = "transactions-chromium"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 DOWNLOAD_SECONDS = 120
-BUILD_SECONDS = 600
 START_SECONDS = 30
 
 QUIET = (
@@ -89,7 +86,7 @@ def contained(stack: Stack) -> Iterator[str]:
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"),
         *("--tmpfs", "/tmp:mode=1777,size=512m", "--env", "HOME=/tmp", "--shm-size", "512m"),
         *("--memory", "2g", "--pids-limit", "1024"),
-        image(stack),
+        built("chromium", stack.checkout),
         *("--headless", "--remote-debugging-address=127.0.0.1", "--remote-debugging-port=0"),
         *("--user-data-dir=/tmp/profile", *QUIET, "about:blank"),
     )
@@ -108,31 +105,3 @@ def address(container: str) -> str:
             return listening[1]
         time.sleep(0.1)
     raise AssertionError(f"Chromium did not start within {START_SECONDS} s:\n{said}")
-
-
-def image(stack: Stack) -> str:
-    """Return the image of Chromium, built when its Dockerfile or what it is built on has changed."""
-    base = base_image(stack.checkout)
-    foundation = docker("image", "inspect", "--format", "{{.Id}}", base, check=False).stdout.strip()
-    recipe = hashlib.sha256(f"{DOCKERFILE.read_text()}{base}{foundation}".encode()).hexdigest()[:12]
-    tag = f"{IMAGE}:{recipe}"
-    if docker("image", "inspect", tag, check=False).returncode != 0:
-        # The builder that is named like the context is the one that sees local images.
-        builder = docker("context", "show").stdout.strip()
-        docker(
-            *("buildx", "build", "--builder", builder, "--load", "--tag", tag),
-            *("--build-arg", f"DEBIAN_IMAGE={base}", str(DOCKERFILE.parent)),
-            timeout=BUILD_SECONDS,
-        )
-        for old in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", IMAGE).stdout.split():
-            if old != tag:
-                docker("image", "rm", old, check=False)
-    return tag
-
-
-def base_image(checkout: Path) -> str:
-    """Return DEBIAN_IMAGE, from the environment, from .env, or its default."""
-    if given := os.environ.get("DEBIAN_IMAGE"):
-        return given
-    set_there = re.findall(r"^DEBIAN_IMAGE=(\S+)$", (checkout / ".env").read_text(), re.MULTILINE)
-    return set_there[-1] if set_there else "debian:trixie-slim"

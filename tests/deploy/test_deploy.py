@@ -5,14 +5,19 @@ DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5
 
 import os
 import random
+import re
 import signal
 import time
+from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.deploy.conftest import Site, kill_at_once
-from tests.stack.containers import eventually
+from tests.deploy.conftest import IMAGES, Site, kill_at_once
+from tests.stack.containers import docker, eventually, free_port
+from tests.stack.images import built
 from tests.stack.load import Load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +76,46 @@ def test_deployments_and_rollbacks_drop_no_request(site: Site, load: Load) -> No
 
     assert site.nginx_id() == nginx, "nginx was restarted"
     assert load.failures == []
+
+
+@pytest.fixture
+def registry(site: Site, checkout: Path) -> Iterator[str]:
+    """An empty registry of images, from which the site gets its own for as long as the test runs."""
+    name, port = f"{site.stack.name()}-registry", free_port()
+    docker("rm", "--force", name, check=False)  # what a run that was killed has left
+    docker(
+        *("run", "--detach", "--init", "--name", name, "--publish", f"127.0.0.1:{port}:5000"),
+        *(
+            "--cap-drop",
+            "ALL",
+            "--read-only",
+            "--tmpfs",
+            "/tmp:mode=1777,size=1g",
+            built("registry", checkout),
+        ),
+    )
+    address = f"127.0.0.1:{port}"
+    environment = site.stack.checkout / ".env"
+    try:
+        with httpx.Client(trust_env=False) as client:
+            eventually(lambda: answers(client, f"http://{address}/v2/"), within=20, what="the registry answers")
+        with environment.open("a") as file:
+            file.write(
+                f"BACKEND_IMAGE={address}/transactions-backend\nNGINX_PROXY_IMAGE={address}/transactions-nginx\n"
+            )
+        yield address
+    finally:
+        now = environment.read_text().splitlines(keepends=True)
+        environment.write_text("".join(line for line in now if not re.match("(BACKEND|NGINX_PROXY)_IMAGE=", line)))
+        docker("rm", "--force", name, check=False)
+
+
+def answers(client: httpx.Client, url: str) -> bool:
+    """Whether somebody answers there, and well."""
+    try:
+        return client.get(url).status_code == HTTPStatus.OK
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.fixture
@@ -204,6 +249,39 @@ def test_a_deployment_that_is_told_to_stop_puts_everything_back(site: Site, load
     assert "SIGTERM" in said
     assert f"release {before} serves as before" in said
     site.assert_serves(before)
+
+
+@pytest.mark.timeout(ONE_SECONDS * 5)
+def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Load) -> None:
+    before = serving(site)
+    first, second = site.release(), site.release()
+    for release in (first, second):
+        publish(registry, release)
+
+    for release in (first, second):
+        site.script("deploy", "--pull", release)
+        site.assert_serves(release)
+        assert {image.inspect()["Config"]["Image"] for image in site.stack.containers("backend")} == {
+            f"{registry}/transactions-backend:{release}"
+        }
+    absent = site.script("deploy", "--pull", "never-published", check=False)
+    site.script("rollback")
+
+    site.assert_serves(first)
+    assert absent.returncode == 1
+    assert "its images could not be pulled" in absent.stderr
+    assert f"release {second} serves as before" in absent.stderr
+    assert "next: docker login, or check BACKEND_IMAGE and NGINX_PROXY_IMAGE in .env" in absent.stderr
+    assert before not in site.backends()
+
+
+def publish(registry: str, release: str) -> None:
+    """Push a release, as CI would; none of it stays on this host."""
+    for image in IMAGES:
+        name = f"{registry}/transactions-{image}:{release}"
+        docker("tag", f"transactions-{image}:{release}", name)
+        docker("push", "--quiet", name, timeout=300)
+        docker("image", "rm", name)
 
 
 def test_there_is_one_deployment_at_a_time(site: Site) -> None:

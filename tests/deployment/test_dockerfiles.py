@@ -10,7 +10,8 @@ import pytest
 from tests.deployment.conftest import ROOT
 
 SERVICES = ["backend/Dockerfile", "db/Dockerfile"]
-ALL = [*SERVICES, "tests/browser/Dockerfile"]
+OF_TESTS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests/images").glob("*/Dockerfile"))]
+ALL = [*SERVICES, *OF_TESTS]
 # The stages that become images which run.
 FINAL = {"backend/Dockerfile": ["nginx", "backend"], "db/Dockerfile": [""]}
 
@@ -46,7 +47,7 @@ def final_stages() -> list[tuple[str, str]]:
     return [(name, stage) for name, stages in FINAL.items() for stage in stages]
 
 
-@pytest.mark.parametrize(("name", "stage"), [*final_stages(), ("tests/browser/Dockerfile", "")])
+@pytest.mark.parametrize(("name", "stage"), [*final_stages(), *((name, "") for name in OF_TESTS)])
 def test_image_runs_as_a_number_that_is_not_root(name: str, stage: str) -> None:
     *_, user = of_stage(name, stage, "USER")
 

@@ -124,7 +124,7 @@ def test_everything_that_is_declared_for_compose_is_taken_by_it(compose: Compose
 
 def test_everything_that_is_declared_for_the_scripts_is_read_by_them() -> None:
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").iterdir() if path.is_file())
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/browser").rglob("*.py"))
+    tests = (ROOT / "tests/stack/images.py").read_text(encoding="utf-8")
 
     for name in read_by("scripts"):
         assert name in scripts + tests, name
@@ -150,7 +150,9 @@ def test_defaults_in_compose_are_those_that_are_declared() -> None:
         assert default == VARIABLES[name].default, name
 
 
-@pytest.mark.parametrize("dockerfile", ["backend/Dockerfile", "db/Dockerfile", "tests/browser/Dockerfile"])
+@pytest.mark.parametrize(
+    "dockerfile", ["backend/Dockerfile", "db/Dockerfile", *map(str, (ROOT / "tests/images").glob("*/Dockerfile"))]
+)
 def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: str) -> None:
     defaults = re.findall(r"^ARG (\w+)=(\S+)$", (ROOT / dockerfile).read_text(), re.MULTILINE)
 

@@ -79,14 +79,21 @@ class Authority:
         )
         return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def sign(self, *, begins: timedelta = -DAY, ends: timedelta = 180 * DAY, key: Key | None = None) -> Pair:
-        """Return a new certificate; ``begins`` and ``ends`` count from now."""
+    def sign(
+        self,
+        *,
+        begins: timedelta = -DAY,
+        ends: timedelta = 180 * DAY,
+        key: Key | None = None,
+        address: str = "127.0.0.1",
+    ) -> Pair:
+        """Return a new certificate for ``address``; ``begins`` and ``ends`` count from now."""
         key = key or new_key()
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
             self.name, subject("localhost"), key.public_key(), x509.random_serial_number(), now + begins, now + ends
         )
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address(address))]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         usage = x509.KeyUsage(True, False, isinstance(key, rsa.RSAPrivateKey), False, False, False, False, False, False)

@@ -1,8 +1,9 @@
 """A PostgreSQL server that somebody else runs, in place of the stack's own.
 
 Another container of the same image plays it: on a network that no service is on, published to the host's own side of
-the engine's bridge, so that the stack has to leave its networks to reach it. Its administrator is no superuser, and the
-passwords hold every character that a URL gives a meaning to.
+the engine's bridge, so that the stack has to leave its networks to reach it. Its administrator is no superuser, the
+passwords hold every character that a URL gives a meaning to, and its certificate is of an authority that nobody knows
+but the operator.
 """
 
 import os
@@ -17,13 +18,16 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.stack.containers import Container, Stack, docker, eventually, free_port, run
+from tests.operations.certificates import Authority
+from tests.stack.containers import Container, Result, Stack, docker, eventually, free_port, run
 from tests.stack.people import connect, sign_up, unique
 
 SPECIAL = "!#$%&'()*+,/:;=?@[]"
 ADMINISTRATOR = f"administrator-{SPECIAL}"
 PASSWORDS = {"transactions_app": f"application-{SPECIAL}", "transactions_migrator": f"migrator-{SPECIAL}"}
 SERVICES = ["backend", "nginx", "upkeep"]
+VERIFIED = "sslmode=verify-full&sslrootcert=/run/secrets/database_root_certificate"
+"""What docs/runbook.md says that an address ends with."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,9 +39,18 @@ class Managed:
     container: Container
     host: str
     port: int
+    authority: Authority
 
-    def url(self, user: str, password: str, *, options: str = "sslmode=disable") -> str:
+    def url(self, user: str, password: str, *, options: str = VERIFIED) -> str:
         return f"postgresql://{user}:{quote(password, safe='')}@{self.host}:{self.port}/ledger?{options}"
+
+    def app_url(self, options: str) -> str:
+        return self.url("transactions_app", PASSWORDS["transactions_app"], options=options)
+
+    def switch_tls(self, state: str) -> None:
+        self.sql(f"ALTER SYSTEM SET ssl = {state}")
+        self.sql("SELECT pg_reload_conf()")
+        eventually(lambda: self.sql("SHOW ssl") == state, within=5, what=f"TLS is {state}")
 
     def sql(self, statement: str) -> str:
         command = ("psql", "-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-d", "ledger")
@@ -59,7 +72,7 @@ def managed(stack: Stack) -> Iterator[Managed]:
             *("--env", f"POSTGRES_PASSWORD={secrets.token_urlsafe(24)}", "--env", "POSTGRES_USER=postgres"),
             *("--entrypoint", "docker-entrypoint.sh", "--tmpfs", "/docker-entrypoint-initdb.d", image, "postgres"),
         )
-        server = Managed(Container(started.stdout.strip()), host, port)
+        server = Managed(Container(started.stdout.strip()), host, port, Authority())
         ready = ("pg_isready", "-q", "-h", "127.0.0.1")
         eventually(
             lambda: server.container.execute(*ready, check=False).returncode == 0, within=60, what="the server answers"
@@ -70,6 +83,10 @@ def managed(stack: Stack) -> Iterator[Managed]:
             "CREATE DATABASE ledger OWNER administrator;\n",
             *administrator,
         )
+        pair = server.authority.sign(address=host)
+        server.container.feed(pair.certificate_pem().decode(), "sh", "-c", 'cat >"$PGDATA/server.crt"')
+        server.container.feed(pair.key_pem().decode(), "sh", "-c", 'umask 077; cat >"$PGDATA/server.key"')
+        server.switch_tls("on")
         yield server
     finally:
         docker("rm", "--force", "--volumes", name, check=False)
@@ -104,12 +121,13 @@ def started(stack: Stack, managed: Managed, tmp_path_factory: pytest.TempPathFac
         password = PASSWORDS[f"transactions_{role}"]
         (folder / f"secrets/postgres_{role}_password").write_text(password + "\n")
         (folder / "secrets" / url).write_text(managed.url(f"transactions_{role}", password) + "\n")
+    (folder / "secrets/database_root_certificate").write_bytes(managed.authority.certificate_pem())
     own = Stack(folder, f"http://127.0.0.1:{environment['HTTP_PORT']}", environment["COMPOSE_PROJECT_NAME"])
     try:
         run(
             *("docker", "compose", "run", "--rm", "--no-deps", "--no-TTY", "--env", "PGPASSWORD"),
             *("--entrypoint", "/docker-entrypoint-initdb.d/10-roles.sh", "db"),
-            f"postgresql://administrator@{managed.host}:{managed.port}/ledger",
+            f"postgresql://administrator@{managed.host}:{managed.port}/ledger?sslmode=require",
             cwd=folder,
             env=environment,
         )
@@ -174,18 +192,47 @@ def test_shell_says_how_to_reach_it(started: Started) -> None:
     assert 'next: psql "$(cat secrets/migrator_database_url)"' in result.stderr
 
 
-def test_options_of_the_address_reach_the_driver(started: Started, managed: Managed) -> None:
-    """That server has no TLS, and without an sslmode in the address it is required."""
-    url = managed.url("transactions_app", PASSWORDS["transactions_app"], options="application_name=x")
-    script = f"umask 077; printf %s '{url.replace(chr(39), '')}' >/tmp/url; exec python manage.py showmigrations"
+def test_every_connection_over_the_network_is_encrypted(started: Started, managed: Managed) -> None:
+    sign_up(started.stack.base_url, "carol").client.close()
 
-    refused = started.stack.compose(
-        *("run", "--rm", "--no-deps", "--no-TTY", "--env", "DATABASE_URL_FILE=/tmp/url", "backend", "sh", "-c", script),
-        check=False,
+    encrypted = managed.sql(
+        "SELECT DISTINCT usename, ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+        " WHERE usename LIKE 'transactions%'"
     )
 
-    assert refused.returncode != 0
-    assert "server does not support SSL, but SSL was required" in refused.stderr
+    assert encrypted == "transactions_app|t|TLSv1.3"
+
+
+def test_another_server_is_not_believed(started: Started, managed: Managed) -> None:
+    """One with a certificate of somebody else, one with that of another name, and one without any."""
+    of_another_authority = sign_in(started, managed.app_url("sslmode=verify-full&sslrootcert=/tmp/other.pem"))
+    under_another_name = sign_in(
+        started, managed.app_url(f"{VERIFIED}&hostaddr={managed.host}").replace(f"@{managed.host}", "@db.example.com")
+    )
+    managed.switch_tls("off")
+    try:
+        in_clear = sign_in(started, managed.app_url("application_name=x"))
+    finally:
+        managed.switch_tls("on")
+
+    assert "certificate verify failed" in of_another_authority.stderr
+    assert 'does not match host name "db.example.com"' in under_another_name.stderr
+    assert "server does not support SSL, but SSL was required" in in_clear.stderr
+    assert all(result.returncode != 0 for result in (of_another_authority, under_another_name, in_clear))
+    assert sign_in(started, managed.app_url("application_name=x")).returncode == 0
+
+
+def sign_in(started: Started, url: str) -> Result:
+    """Sign in as a backend does, with another authority in /tmp/other.pem."""
+    script = (
+        'umask 077; IFS= read -r url; printf %s "$url" >/tmp/url; cat >/tmp/other.pem;'
+        " exec python manage.py showmigrations"
+    )
+    return started.stack.compose(
+        *("run", "--rm", "--no-deps", "--no-TTY", "--env", "DATABASE_URL_FILE=/tmp/url", "backend", "sh", "-c", script),
+        check=False,
+        input=f"{url}\n{Authority().certificate_pem().decode()}",
+    )
 
 
 def test_no_password_is_in_a_log_or_in_what_the_engine_shows(started: Started) -> None:

@@ -18,10 +18,10 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.browser.chromium import base_image
 from tests.operations.certificates import DAY, Authority, Files, Pair, replace
 from tests.operations.test_doctor import examine, wrong
 from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, free_port, run
+from tests.stack.images import built
 from tests.stack.load import Load
 from tests.stack.people import connect, sign_up, unique
 
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.timeout(300)
 CONFIGURATION_ERROR = 78
 PAGE = 10
 SERVED_WITHIN_SECONDS = 60
-TESTSSL = Path(__file__).with_name("testssl")
 CONSEQUENCES = {"MEDIUM", "HIGH", "CRITICAL", "WARN", "FATAL"}
 """The severities of testssl.sh above LOW, and those of a check that could not be made."""
 
@@ -409,13 +408,7 @@ def test_a_folder_that_does_not_exist_is_refused_by_up_before_anything_happens(
 
 @pytest.mark.timeout(600)
 def test_testssl_finds_nothing_above_low(secure: Secure, stack: Stack, tmp_path: Path) -> None:
-    tag = f"{stack.name()}-testssl"
-    builder = docker("context", "show").stdout.strip()
-    docker(
-        *("buildx", "build", "--builder", builder, "--load", "--tag", tag),
-        *("--build-arg", f"DEBIAN_IMAGE={base_image(stack.checkout)}", str(TESTSSL)),
-        timeout=300,
-    )
+    image = built("testssl", stack.checkout)
     trusted = tmp_path / "trusted"
     trusted.mkdir(mode=0o755)
     replace(trusted / "authority.pem", secure.authority.certificate_pem())
@@ -423,7 +416,7 @@ def test_testssl_finds_nothing_above_low(secure: Secure, stack: Stack, tmp_path:
     try:
         result = docker(
             *("run", "--rm", "--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL"),
-            *("--tmpfs", "/tmp:mode=1777", "--volume", f"{trusted}:/trusted:ro", tag),
+            *("--tmpfs", "/tmp:mode=1777", "--volume", f"{trusted}:/trusted:ro", image),
             *(
                 "--quiet",
                 "--color",
@@ -441,7 +434,6 @@ def test_testssl_finds_nothing_above_low(secure: Secure, stack: Stack, tmp_path:
         )
     finally:
         docker("rm", "--force", name, check=False)
-        docker("image", "rm", tag, check=False)
     findings = json.loads(result.stderr[result.stderr.index("[") :])
 
     assert {"TLS1_2", "TLS1_3", "HSTS_time", "cert_trust"} <= {finding["id"].split(" ")[0] for finding in findings}

@@ -97,7 +97,7 @@ class Stack:
     base_url: str
     project: str = ""
 
-    def compose(self, *arguments: str, check: bool = True, timeout: float = 120) -> Result:
+    def compose(self, *arguments: str, check: bool = True, timeout: float = 120, **options: Any) -> Result:
         """Run Docker Compose in the checkout; the environment names the project, the release and the port."""
         project = ("--project-name", self.project) if self.project else ()
         return run(
@@ -110,6 +110,7 @@ class Stack:
             check=check,
             timeout=timeout,
             cwd=self.checkout,
+            **options,
         )
 
     def name(self) -> str:

@@ -83,7 +83,7 @@ class Visitor:
             headers["Connection"] = "close"
         began = time.strftime("%H:%M:%S")
         try:
-            self._connection.request(method, path, body and json.dumps(body), headers)
+            self._connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = self._connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
