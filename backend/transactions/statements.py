@@ -8,6 +8,7 @@ data.
 """
 
 from decimal import Decimal
+from functools import cache
 from typing import Any, NamedTuple
 
 from rest_framework_simplejwt.tokens import Token
@@ -28,22 +29,6 @@ READ_ONE = f"""{ASKING}
 """  # noqa: S608 # columns
 """Index Scan using transactions_transaction_pkey (Index Cond: id; Filter: user_id): 4 buffers."""
 
-READ_FIRST_PAGE = f"""{ASKING}
-    SELECT asking.to_be_noted, row.id, row.user_id, row.amount, row.description, row.written, row.version, (
-        SELECT count(*) FROM (
-            SELECT FROM transactions_transaction WHERE user_id = %(account)s
-            ORDER BY timestamp DESC, id DESC LIMIT %(counted)s
-        ) AS counted
-    ) FROM asking LEFT JOIN (
-        SELECT {COLUMNS}, timestamp FROM transactions_transaction WHERE user_id = %(account)s
-        ORDER BY timestamp DESC, id DESC LIMIT %(size)s
-    ) AS row ON true
-    ORDER BY row.timestamp DESC, row.id DESC
-"""  # noqa: S608 # columns
-"""Both parts read transaction_newest_first from its newest entry on: the count, once, an Index Only Scan of as many
-entries as are counted, the page an Index Scan of ``size`` entries.
-"""
-
 RECORD = f"""{ASKING}, row AS (
         INSERT INTO transactions_transaction (user_id, amount, description)
         SELECT asking.account, %(amount)s, %(description)s FROM asking RETURNING {COLUMNS}
@@ -51,6 +36,30 @@ RECORD = f"""{ASKING}, row AS (
     SELECT asking.to_be_noted, row.* FROM asking, row
 """  # noqa: S608 # columns
 """Time and version are the database's to set."""
+
+
+@cache
+def first_page_statement(*, size: int, counted: int) -> str:
+    """Return the statement that counts as far as ``counted`` and returns the newest ``size`` rows.
+
+    Both parts read transaction_newest_first from its newest entry on: the count, once, an Index Only Scan of as many
+    entries as are counted, the page an Index Scan of ``size`` entries.
+
+    The numbers are written into it. With parameters, PostgreSQL found no plan for all numbers as good as one for these,
+    and made a new one for every request, which took longer than to execute it.
+    """
+    return f"""{ASKING}
+        SELECT asking.to_be_noted, row.id, row.user_id, row.amount, row.description, row.written, row.version, (
+            SELECT count(*) FROM (
+                SELECT FROM transactions_transaction WHERE user_id = %(account)s
+                ORDER BY timestamp DESC, id DESC LIMIT {counted:d}
+            ) AS counted
+        ) FROM asking LEFT JOIN (
+            SELECT {COLUMNS}, timestamp FROM transactions_transaction WHERE user_id = %(account)s
+            ORDER BY timestamp DESC, id DESC LIMIT {size:d}
+        ) AS row ON true
+        ORDER BY row.timestamp DESC, row.id DESC
+    """  # noqa: S608 # columns and whole numbers
 
 
 class Row(NamedTuple):
@@ -69,7 +78,7 @@ def read_one(*, token: Token, pk: int) -> Row | None:
 
 def read_first_page(*, token: Token, size: int, counted: int) -> tuple[int, list[dict[str, Any]]]:
     """Return how many transactions the account of ``token`` has, as far as ``counted``, and the newest ``size``."""
-    rows = fetch_as(token, READ_FIRST_PAGE, size=size, counted=counted)
+    rows = fetch_as(token, first_page_statement(size=size, counted=counted))
     return rows[0][-1], [_row(values[1:]).data for values in rows if values[1] is not None]
 
 

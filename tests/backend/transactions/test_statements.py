@@ -245,8 +245,8 @@ def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> 
 
     session = new_session(alice)["sid"]
     now = timezone.now()
-    values = {"session": session, "account": alice.pk, "now": now, "noted_before": now, "size": 10, "counted": 2001}
-    plan = plan_of(statements.READ_FIRST_PAGE, **values)
+    values = {"session": session, "account": alice.pk, "now": now, "noted_before": now}
+    plan = plan_of(statements.first_page_statement(size=10, counted=2001), **values)
 
     assert plan.count("using transaction_newest_first") == 2
     assert "Index Only Scan using transaction_newest_first" in plan
@@ -254,12 +254,42 @@ def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> 
     assert plan.count("Sort Key") == 1  # of the ten rows, which are in order already
 
 
+def test_statements_of_the_hot_endpoints_are_planned_once_for_a_connection(as_alice: APIClient, alice: User) -> None:
+    """PostgreSQL plans a statement anew for each request as long as a plan for any values looks dearer to it."""
+    with connection.cursor() as cursor:
+        cursor.execute("DEALLOCATE ALL")
+        connection.connection._prepared.clear()
+        cursor.execute(
+            "INSERT INTO accounts_user (username, password, email, first_name, last_name, is_superuser, is_staff,"
+            " is_active, date_joined) SELECT n, '', '', '', '', false, false, true, now() FROM generate_series(1, 20) n"
+        )
+        cursor.execute(
+            "INSERT INTO transactions_transaction (user_id, amount, description)"
+            " SELECT id, n, 'Coffee' FROM generate_series(1, 2000) AS n, accounts_user"
+        )
+        cursor.execute("ANALYZE transactions_transaction, accounts_user, accounts_session")
+        # As after VACUUM, which no test can run within its transaction.
+        cursor.execute("UPDATE pg_class SET relallvisible = relpages WHERE relname = 'transactions_transaction'")
+    coffee = Transaction.objects.filter(user=alice).latest("pk")
+
+    for _ in range(12):
+        assert as_alice.get(LIST).status_code == HTTPStatus.OK
+        assert as_alice.get(f"{LIST}{coffee.pk}/").status_code == HTTPStatus.OK
+        assert as_alice.post(LIST, {"amount": "1", "description": "Tea"}).status_code == HTTPStatus.CREATED
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT generic_plans, statement FROM pg_prepared_statements WHERE statement LIKE '%asking%'")
+        plans = cursor.fetchall()
+    assert len(plans) == 3
+    assert [statement for number, statement in plans if number < 7] == []
+
+
 def test_statements_of_the_hot_endpoints_are_prepared_once_for_a_connection(
     as_alice: APIClient, coffee: Transaction
 ) -> None:
     def prepared() -> set[str]:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT statement FROM pg_prepared_statements")
+            cursor.execute("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%asking%'")
             return {statement for (statement,) in cursor.fetchall()}
 
     def ask() -> None:
