@@ -909,7 +909,7 @@ class Environment:
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
-        "The image that the browser of tests/browser is built on, where the host has no Chromium.",
+        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh and a registry.",
         parse=text(r"\S+"),
         accepts="an image of Debian",
         default="debian:trixie-slim",
