@@ -28,21 +28,23 @@ SPENT = "Token is invalid or spent"
 
 OPEN = """
     WITH account AS (
-        UPDATE accounts_user SET last_login = %(now)s
+        UPDATE accounts_user SET last_login = %(now)s, awaits_activation = false
         WHERE id = %(account)s AND password = %(password)s AND is_active
         RETURNING id
     ), session AS (
         INSERT INTO accounts_session (id, user_id, created_at, last_used_at, expires_at, client_address, user_agent)
-        SELECT %(session)s, id, %(now)s, %(now)s, %(ends_at)s, %(client_address)s::inet, %(user_agent)s FROM account
+        SELECT %(session)s, id, %(now)s, %(now)s, %(session_ends_at)s, %(client_address)s::inet, %(user_agent)s
+        FROM account
     )
     INSERT INTO token_blacklist_outstandingtoken (user_id, jti, token, created_at, expires_at)
-    SELECT id, %(token)s, '', %(now)s, %(expires_at)s FROM account
+    SELECT id, %(token)s, '', %(now)s, %(token_ends_at)s FROM account
     RETURNING id
 """
 """Records a session and its first token, both or neither; returns no row where the account is not what it was.
 
-The update locks the account: a password that changes right now ends this session too, or this login fails. Of a token
-its id is stored, never the token, which is a credential.
+The update locks the account: a password that changes right now ends this session too, or this login fails. As
+``User.save`` does, it notes that an account which is active waits for no activation any more. Of a token its id is
+stored, never the token, which is a credential.
 """
 
 EXCHANGE = """
@@ -85,11 +87,11 @@ def open_session(*, user: User, request: Request | HttpRequest) -> dict[str, Any
         "account": user.pk,
         "password": user.password,
         "session": session.pk,
-        "ends_at": session.expires_at,
+        "session_ends_at": session.expires_at,
         "client_address": client_address(request),
         "user_agent": request.headers.get("User-Agent", "")[:200].replace("\0", ""),
         "token": token["jti"],
-        "expires_at": datetime_from_epoch(token["exp"]),
+        "token_ends_at": datetime_from_epoch(token["exp"]),
         "now": now,
     }
     with prepared_cursor() as cursor:
@@ -123,7 +125,7 @@ def continue_session(*, refresh: str) -> dict[str, Any]:
         session = Session(pk=token[SESSION_CLAIM], user_id=int(token["user_id"]), expires_at=exchanged[0])
         successor.belong_to(session)
         return successor.pair(session)
-    live = _live_of(token).first()
+    live = _live_session_of(token).first()
     if live is None:
         raise TokenError(SPENT)
     spent_at = token.spent_at()
@@ -189,9 +191,9 @@ def _refusal(session: Session, spent_at: datetime) -> TokenError:
     return TokenError(SPENT)
 
 
-def _live_of(token: SessionRefreshToken) -> SessionQuerySet:
+def _live_session_of(token: SessionRefreshToken) -> SessionQuerySet:
     return Session.objects.live().filter(pk=token[SESSION_CLAIM], user_id=token["user_id"], user__is_active=True)
 
 
 def _lock(token: SessionRefreshToken) -> Session | None:
-    return _live_of(token).select_related("user").select_for_update(of=("self",)).first()
+    return _live_session_of(token).select_related("user").select_for_update(of=("self",)).first()

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.test import RequestFactory
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
 from accounts.hashers import Argon2idPasswordHasher
 from accounts.models import Session, User
@@ -215,17 +216,30 @@ def test_a_stronger_hash_does_not_undo_a_change_of_password(alice: User, monkeyp
     assert User.objects.get(pk=alice.pk).check_password(NEXT)
 
 
-def test_a_login_that_was_checked_before_the_password_changed_opens_nothing(alice: User) -> None:
+@pytest.mark.parametrize("change", [{"password": "another"}, {"is_active": False}])
+def test_a_login_that_was_checked_before_the_account_changed_opens_nothing(alice: User, change: dict[str, Any]) -> None:
     request = RequestFactory().post("/")
     checked = authenticate(request, username="alice", password=PASSWORD)
     assert isinstance(checked, User)
-
-    alice.set_password(NEXT)
-    alice.save()
+    User.objects.filter(pk=alice.pk).update(**change)
 
     with pytest.raises(AuthenticationFailed):
         open_session(user=checked, request=request)
+
     assert not Session.objects.exists()
+    assert not OutstandingToken.objects.exists()
+    assert User.objects.get(pk=alice.pk).last_login is None
+
+
+def test_an_account_that_logs_in_waits_for_no_activation_any_more(alice: User) -> None:
+    """Whatever has made it active; a link that still comes must not undo a later decision to disable it."""
+    User.objects.filter(pk=alice.pk).update(awaits_activation=True)
+
+    assert try_login("alice").status_code == HTTPStatus.OK
+
+    account = User.objects.get(pk=alice.pk)
+    assert not account.awaits_activation
+    assert account.last_login is not None
 
 
 @pytest.mark.django_db(transaction=True)
