@@ -424,9 +424,10 @@ hand_over() {
   find "$tree" \( -name '*.conf' -o -name '*.template' \) -exec sed -i \
     -e "s|$RENDERED/|$tree/rendered/|" -e "s|^root $STATIC;|root $tree/public;|" {} +
   # The backends of this deployment; any, should there be none of them. And the answer to --serving.
-  sed -i -e "s|^\( *\)server backend:8000 \(.*\);|\1server backend-$1:8000 \2;\n\1server backend:8000 \2 backup;|" \
+  sed -i -e "/ backup;/!s|^\( *server backend\):8000 |\1-$1:8000 |" \
     -e "s|^\( *\)default \"no deployment\";|\1default \"$1\";|" "$tree/snippets/upstream.conf"
   if ! grep -q "server backend-$1:8000 " "$tree/snippets/upstream.conf" ||
+    ! grep -q "server backend:8000 .* backup;" "$tree/snippets/upstream.conf" ||
     ! grep -q "default \"$1\";" "$tree/snippets/upstream.conf" ||
     grep -rqE --include='*.conf*' "^[^#]*($RENDERED/|$STATIC;)" "$tree"; then
     refuse "the configuration cannot be handed over: hand_over in nginx/entrypoint.sh does not know its lines."

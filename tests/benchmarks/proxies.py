@@ -79,6 +79,7 @@ def start_usual(
 
 
 SERVER = "    server backend:8000 resolve max_fails=0;\n"
+BACKUP = "    server backend:8000 resolve max_fails=0 backup;\n"
 
 
 def start_shipped(
@@ -101,6 +102,7 @@ def start_shipped(
         "listen 8080": f"listen 127.0.0.1:{port}",
         "127.0.0.1:8081": f"127.0.0.1:{health}",
         SERVER: servers,
+        BACKUP: "",
     }
     unused = set(replacements)
     # All in one pass: what was put in is not looked at again.

@@ -248,13 +248,24 @@ def test_what_is_handed_over_needs_nothing_of_the_image_that_it_came_from(contai
     assert not [line for line in directives if f"{container.root}/etc" in line or f"{container.root}/usr" in line]
 
 
+def servers_in(upstream: Path) -> list[list[str]]:
+    return [d.arguments for top in parse(upstream) for d in top.walk() if d.name == "server"]
+
+
+def test_the_backup_of_what_is_handed_over_is_known_before() -> None:
+    """Across a reload nginx keeps what it has resolved for a server of the same name and kind, and for no other."""
+    assert servers_in(NGINX / "snippets/upstream.conf") == [
+        ["backend:8000", "resolve", "max_fails=0"],
+        ["backend:8000", "resolve", "max_fails=0", "backup"],
+    ]
+
+
 def test_what_is_handed_over_is_for_the_backends_of_one_deployment(container: Container) -> None:
     container.static()
     container.start("--hand-over", "7", DJANGO_ALLOWED_HOSTS="localhost")
 
     upstream = container.handed_over(7) / "snippets/upstream.conf"
-    servers = [d for top in parse(upstream) for d in top.walk() if d.name == "server"]
-    assert [d.arguments for d in servers] == [
+    assert servers_in(upstream) == [
         ["backend-7:8000", "resolve", "max_fails=0"],
         ["backend:8000", "resolve", "max_fails=0", "backup"],
     ]
