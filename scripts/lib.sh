@@ -20,7 +20,9 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
+#   take_deploy_lock    one deployment or rotation at a time
 #   containers_of       the ids of the containers of a service
+#   start_more          creates and starts the containers of a service that are missing
 #   replace_backends    new backend containers in place of the old, one after another, without a failed request
 #   embedded_runs       does the embedded stack of this checkout run?
 #   address, url        where the API is published
@@ -293,6 +295,23 @@ replace_backends() {
   { compose rm --stop --force upkeep && start_and_wait upkeep 1; } >>"$log" 2>&1
 }
 
+# take_deploy_lock: deployments and rotations replace containers, so there is one at a time. What a killed run had started
+# holds the lock until it ends.
+take_deploy_lock() {
+  local lock=var/deploy.lock holder
+  mkdir -p var
+  exec 9<>"$lock"
+  if ! flock --nonblock 9; then
+    read -r holder <"$lock" || true
+    if [[ -n ${holder-} ]] && kill -0 "$holder" 2>/dev/null; then
+      die "another deployment or rotation runs in this checkout (process $holder)" "wait until it has ended"
+    fi
+    info "waiting for what an earlier run has left running"
+    flock --timeout 180 9 || die "something of an earlier run still runs" "find what holds $PWD/$lock open and end it"
+  fi
+  printf '%s\n' $$ >"$lock"
+}
+
 # containers_of SERVICE [DOCKER-OPTION...]: the ids of those that run; with --all of the others too.
 containers_of() {
   docker ps --quiet --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
@@ -304,17 +323,19 @@ containers_of() {
 # at once.
 start_more() {
   compose create --no-build --no-recreate --scale "$1=$2" "$1" >&2 || return
-  local -a made
-  mapfile -t made < <(containers_of "$1" --filter status=created)
-  ((${#made[@]} == 0)) || docker start "${made[@]}"
+  local made
+  made=$(containers_of "$1" --filter status=created) || return
+  # shellcheck disable=SC2086 # ids
+  [[ -z $made ]] || docker start $made
 }
 
 # start_and_wait SERVICE SCALE: as start_more, until they are healthy.
 start_and_wait() {
   local made
   made=$(start_more "$@") || return
+  [[ -n $made ]] || die "no container of $1 was missing" "docker compose ps --all"
   # shellcheck disable=SC2086 # ids
-  [[ -z $made ]] || wait_until_healthy 120 $made
+  wait_until_healthy 120 $made
 }
 
 # wait_until_healthy SECONDS ID...

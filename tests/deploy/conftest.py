@@ -2,11 +2,13 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -83,6 +85,19 @@ class Site:
         lines = (self.stack.checkout / ".env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
+    @contextmanager
+    def configured(self, **variables: str) -> Iterator[None]:
+        """Let .env say so for as long as the block runs."""
+        path = self.stack.checkout / ".env"
+        with path.open("a") as file:
+            file.write("".join(f"{name}={value}\n" for name, value in variables.items()))
+        try:
+            yield
+        finally:
+            # Not as it was before: ./scripts/deploy writes there as well.
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if line.partition("=")[0] not in variables))
+
     def history(self) -> list[list[str]]:
         """Return var/releases.log, without the times."""
         path = self.stack.checkout / "var/releases.log"
@@ -114,8 +129,11 @@ def site(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".env", "secrets", "var"))
     port = free_port()
     run(str(folder / "scripts/init"))
+    # What the images are built on, where it is not the default.
+    images = [line for line in (checkout / ".env").read_text().splitlines() if re.match("[A-Z]+_IMAGE=", line)]
     with (folder / ".env").open("a") as file:
-        file.write(f"\nCOMPOSE_PROJECT_NAME={name}\nRELEASE={first}\nHTTP_PORT={port}\nNGINX_AUTH_RATE=99999r/s\n")
+        file.write("\n".join(["", *images, ""]))
+        file.write(f"COMPOSE_PROJECT_NAME={name}\nRELEASE={first}\nHTTP_PORT={port}\nNGINX_AUTH_RATE=99999r/s\n")
     site = Site(Stack(folder, f"http://127.0.0.1:{port}"), first)
     remove(site)
     try:

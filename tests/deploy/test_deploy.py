@@ -5,10 +5,13 @@ DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5
 
 import os
 import random
-import re
 import signal
+import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 
@@ -16,13 +19,16 @@ import httpx
 import pytest
 
 from tests.deploy.conftest import IMAGES, Site, kill_at_once
-from tests.stack.containers import docker, eventually, free_port
+from tests.operations.certificates import Authority, Files
+from tests.stack.containers import Stack, docker, eventually, free_port
 from tests.stack.images import built
 from tests.stack.load import Load
+from tests.stack.people import connect, sign_up
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYS = int(os.environ.get("DEPLOYS", "3"))
 ROLLBACKS = int(os.environ.get("ROLLBACKS", "1"))
+LIST = "/api/transactions/"
 KILLS = int(os.environ.get("KILLS", "2"))
 ONE_SECONDS = 180
 """The longest that one deployment takes on a machine that has other things to do."""
@@ -45,12 +51,37 @@ SLOW_TABLE = rf"""RUN printf '%s\n' 'from django.db import migrations' 'class Mi
     '    operations = [migrations.RunSQL("ALTER TABLE django_migrations ADD COLUMN note text")]' \
     > /app/transactions/migrations/0998_note.py"""
 BAD_NGINX = "RUN echo 'broken_on_purpose;' >> /etc/nginx/snippets/compression.conf"
+NO_STATIC_FILES = "RUN sed -i 's|include snippets/static-files.conf;|return 404;|' /etc/nginx/snippets/application.conf"
+NOTHING_OVER_TLS = r"""RUN sed -i 's|include snippets/application.conf;|location / { return 404; }|' \
+    /etc/nginx/servers/https.conf.template"""
+NO_UPKEEP = "RUN echo 'raise RuntimeError(\"broken on purpose\")' >> /app/config/management/commands/upkeep.py"
+SLOW_WITH_HEADER = r"""RUN printf '%s\n' 'import time' 'quick = application' \
+    'def application(environ, start_response):' \
+    '    time.sleep(float(environ.get("HTTP_X_SLOW", "0")))' \
+    '    return quick(environ, start_response)' >> /app/config/wsgi.py"""
+HARMLESS_MIGRATION = rf"""RUN printf '%s\n' 'from django.db import migrations' \
+    'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "{LATEST}")]' \
+    '    operations = [migrations.RunSQL("SELECT 1", "SELECT 1")]' > /app/transactions/migrations/0997_harmless.py"""
+BACKUP = """#!/usr/bin/env bash
+docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
+  -c "SELECT count(*) FROM django_migrations WHERE name = '0997_harmless'" >>var/backups
+echo "the backup ran"
+! [[ -e var/no-room ]]
+"""
+"""Stands for whatever makes one: it notes what was migrated by then."""
 
 BROKEN = {
     "it crashes": ({"backend": CRASHES}, "not healthy", "broken on purpose"),
     "it cannot start": ({"backend": CANNOT_START}, "the application refuses its configuration", "broken on purpose"),
     "it answers with errors": ({"backend": ANSWERS_500}, "/api/transactions/ of a new backend answered 500", ""),
     "its migration fails": ({"backend": BAD_MIGRATION}, "a migration failed", "broken_on_purpose"),
+    "its static files are missing": (
+        {"nginx": NO_STATIC_FILES},
+        "the API does not answer as it should",
+        "answered 404",
+    ),
+    "its upkeep ends": ({"backend": NO_UPKEEP}, "not healthy", "broken on purpose"),
     "nginx refuses it": ({"nginx": BAD_NGINX}, "nginx refuses its configuration", "broken_on_purpose"),
 }
 
@@ -95,18 +126,17 @@ def registry(site: Site, checkout: Path) -> Iterator[str]:
         ),
     )
     address = f"127.0.0.1:{port}"
-    environment = site.stack.checkout / ".env"
+    names = {"BACKEND_IMAGE": f"{address}/transactions-backend", "NGINX_PROXY_IMAGE": f"{address}/transactions-nginx"}
     try:
         with httpx.Client(trust_env=False) as client:
             eventually(lambda: answers(client, f"http://{address}/v2/"), within=20, what="the registry answers")
-        with environment.open("a") as file:
-            file.write(
-                f"BACKEND_IMAGE={address}/transactions-backend\nNGINX_PROXY_IMAGE={address}/transactions-nginx\n"
-            )
-        yield address
+        with site.configured(**names):
+            yield address
+        site.script("deploy", site.release())
     finally:
-        now = environment.read_text().splitlines(keepends=True)
-        environment.write_text("".join(line for line in now if not re.match("(BACKEND|NGINX_PROXY)_IMAGE=", line)))
+        reference = ("--filter", f"reference={address}/transactions-*")
+        for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *reference).stdout.split():
+            docker("image", "rm", "--force", image, check=False)
         docker("rm", "--force", name, check=False)
 
 
@@ -215,6 +245,148 @@ def test_a_migration_waits_for_a_table_only_for_a_moment_and_tries_again(site: S
     site.assert_serves(release)
 
 
+def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: Site) -> None:
+    site.script("deploy", site.release(backend=SLOW_WITH_HEADER))
+    following = site.release()
+
+    with closing((person := sign_up(site.stack.base_url, "patient")).client), ThreadPoolExecutor(2) as pool:
+        person.client.headers["X-Slow"] = "8"
+        answers: list[Future[httpx.Response]] = []
+        with site.begin("deploy", following) as process:
+            assert process.stderr
+            for line in process.stderr:
+                if "trying the new backends" in line:
+                    answers.append(pool.submit(person.client.get, LIST))
+                    answers.append(pool.submit(person.client.post, LIST, json={"amount": "1", "description": "slow"}))
+        answered = [answer.result(timeout=30).status_code for answer in answers]
+
+    assert process.returncode == 0
+    assert answered == [HTTPStatus.OK, HTTPStatus.CREATED]
+    assert all(answer.result().elapsed.total_seconds() > 8 for answer in answers), "the old release did not have them"
+    site.assert_serves(following)
+
+
+def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load) -> None:
+    before, release = serving(site), site.release(backend=HARMLESS_MIGRATION)
+    checkout = site.stack.checkout
+    service, script = checkout / "docker-compose.override.yml", checkout / "scripts/backup"
+    backups, no_room = checkout / "var/backups", checkout / "var/no-room"
+    try:
+        service.write_text("services: {backup: {image: nothing, profiles: []}}\n")
+        script.write_text(BACKUP)
+        script.chmod(0o755)
+        plan = site.script("deploy", "--plan", release).stdout
+        no_room.touch()
+        failed = site.script("deploy", release, check=False)
+        serves = serving(site)
+        no_room.unlink()
+        site.script("deploy", release)
+    finally:
+        service.unlink()
+        script.unlink()
+
+    assert "backup" in plan
+    assert failed.returncode == 1
+    assert "the backup failed" in failed.stderr
+    assert "the backup ran" in failed.stderr
+    assert serves == before
+    assert backups.read_text().split() == ["0", "0"]
+    applied = site.stack.sql("SELECT count(*) FROM django_migrations WHERE name = '0997_harmless'").stdout
+    assert applied.strip() == "1"
+    site.assert_serves(release)
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "complaint"),
+    [
+        ({"WEB_CONCURRENCY": "many"}, 78, "WEB_CONCURRENCY is not a whole number"),
+        # As many as are needed, and not twice as many.
+        ({"POSTGRES_MAX_CONNECTIONS": "20"}, 1, "old and new backends together may hold"),
+    ],
+)
+def test_a_configuration_that_would_not_do_is_refused(
+    site: Site, variables: dict[str, str], status: int, complaint: str
+) -> None:
+    before, release = serving(site), site.release()
+
+    with site.configured(**variables):
+        refused = site.script("deploy", release, check=False)
+
+    assert refused.returncode == status
+    assert complaint in refused.stderr
+    site.assert_serves(before)
+
+
+def test_what_env_says_of_nginx_is_deployed_without_a_restart(site: Site, deployed: str, load: Load) -> None:
+    site.script("deploy", "--force", deployed)
+    nginx = site.nginx_id()
+
+    def answer_to_eight_kilobytes() -> int:
+        with connect(site.stack.base_url) as client:
+            return int(client.post("/auth/jwt/verify/", json={"token": "x" * 8192}).status_code)
+
+    before = answer_to_eight_kilobytes()
+    with site.configured(NGINX_CLIENT_MAX_BODY_KB="7"):
+        site.script("deploy", deployed)
+        during = answer_to_eight_kilobytes()
+    site.script("deploy", deployed)
+
+    assert (before, during, answer_to_eight_kilobytes()) == (401, 413, 401)
+    assert site.nginx_id() == nginx
+
+
+def test_a_release_is_built_from_the_checkout(site: Site) -> None:
+    dockerfile = site.stack.checkout / "backend/Dockerfile"
+    sound = dockerfile.read_text()
+    before = serving(site)
+    dockerfile.write_text(f"{sound}\nRUN false\n")
+    failed = site.script("deploy", check=False)
+    dockerfile.write_text(sound)
+    serves = serving(site)
+    (site.stack.checkout / "backend/RELEASE").write_text("built here\n")
+
+    site.script("deploy")
+
+    assert failed.returncode == 1
+    assert "its images could not be built" in failed.stderr
+    assert serves == before
+    built = serving(site)
+    site.made.append(built)
+    assert site.backends() == [built] * 2
+    assert built not in (before, site.first)
+    assert site.stack.container("backend").execute("cat", "RELEASE").stdout == "built here\n"
+
+
+@pytest.fixture
+def secure(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, ssl.SSLContext]]:
+    """The site with HTTPS, and what a client of it trusts."""
+    files, authority, port = Files(tmp_path_factory.mktemp("tls")), Authority(), free_port()
+    files.write(authority.sign())
+    # The containers' users read it, not who runs the tests.
+    for folder in (files.folder, *files.folder.parents[:2]):
+        folder.chmod(0o755)
+    with site.configured(**files.variables(), HTTPS_PORT=str(port)):
+        site.script("up", "--detach")
+        trust = ssl.create_default_context(cadata=authority.certificate_pem().decode())
+        yield replace(site.stack, base_url=f"https://127.0.0.1:{port}"), trust
+    site.script("up", "--detach")
+
+
+@pytest.mark.timeout(ONE_SECONDS * 5)
+def test_a_release_is_tried_over_tls(site: Site, secure: tuple[Stack, ssl.SSLContext], seed: int) -> None:
+    stack, trust = secure
+    good, broken = site.release(), site.release(nginx=NOTHING_OVER_TLS)
+
+    with Load(stack, seed=seed, trust=trust) as load:
+        site.script("deploy", good)
+    load.assert_whole()
+    failed = site.script("deploy", broken, check=False)
+
+    assert failed.returncode == 1
+    assert "/readyz answered 404" in failed.stderr
+    assert site.backends() == [good] * 2
+
+
 @pytest.mark.timeout(ONE_SECONDS * KILLS * 2)
 def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_succeeds(
     site: Site, load: Load, seed: int
@@ -253,7 +425,6 @@ def test_a_deployment_that_is_told_to_stop_puts_everything_back(site: Site, load
 
 @pytest.mark.timeout(ONE_SECONDS * 5)
 def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Load) -> None:
-    before = serving(site)
     first, second = site.release(), site.release()
     for release in (first, second):
         publish(registry, release)
@@ -261,9 +432,8 @@ def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Lo
     for release in (first, second):
         site.script("deploy", "--pull", release)
         site.assert_serves(release)
-        assert {image.inspect()["Config"]["Image"] for image in site.stack.containers("backend")} == {
-            f"{registry}/transactions-backend:{release}"
-        }
+        images = {backend.inspect()["Config"]["Image"] for backend in site.stack.containers("backend")}
+        assert images == {f"{registry}/transactions-backend:{release}"}
     absent = site.script("deploy", "--pull", "never-published", check=False)
     site.script("rollback")
 
@@ -272,11 +442,10 @@ def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Lo
     assert "its images could not be pulled" in absent.stderr
     assert f"release {second} serves as before" in absent.stderr
     assert "next: docker login, or check BACKEND_IMAGE and NGINX_PROXY_IMAGE in .env" in absent.stderr
-    assert before not in site.backends()
 
 
 def publish(registry: str, release: str) -> None:
-    """Push a release, as CI would; none of it stays on this host."""
+    """Push a release, as CI would; its name in the registry does not stay on this host."""
     for image in IMAGES:
         name = f"{registry}/transactions-{image}:{release}"
         docker("tag", f"transactions-{image}:{release}", name)
@@ -293,6 +462,6 @@ def test_there_is_one_deployment_at_a_time(site: Site) -> None:
     process.communicate(timeout=ONE_SECONDS)
 
     assert second.returncode == 1
-    assert "another deployment runs" in second.stderr
+    assert "another deployment or rotation runs" in second.stderr
     assert process.returncode == 0
     site.assert_serves(release)
