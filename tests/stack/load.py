@@ -35,6 +35,9 @@ class Ledger:
     acknowledged: list[str] = field(default_factory=list)
     """The descriptions of the rows that the API has confirmed."""
     failures: list[str] = field(default_factory=list)
+    counted: int = 0
+    """How many requests were sent while the load was on."""
+    is_closed: bool = False
 
 
 class Visitor:
@@ -58,9 +61,11 @@ class Visitor:
             self._turn += 1
             self.do(TURNS[self._turn % len(TURNS)])
         # The session has lived through it all.
+        self.ledger.counted = self.ledger.asked.total()
         self.do("refresh")
         self.do("GET")
         self._connection.close()
+        self.ledger.is_closed = True
 
     def do(self, kind: str) -> None:
         """Send one request of this kind and note what comes of it."""
@@ -86,12 +91,12 @@ class Visitor:
             self._connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = self._connection.getresponse()
             content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
+            if answer.status == wanted:
+                return json.loads(content)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self.ledger.failures.append(f"{began} {kind} {body}: {type(error).__name__} {error}")
             self._connection.close()
             return None
-        if answer.status == wanted:
-            return json.loads(content)
         request_id = answer.getheader("X-Request-ID")
         self.ledger.failures.append(f"{began} {kind} {body}: {answer.status} {content[:200]!r} {request_id}")
         return None
@@ -135,8 +140,10 @@ class Load:
         """End, each client after the answer to its last request and one more refresh of its session."""
         time.sleep(1)
         self._stop.set()
-        for thread in self._threads:
+        for thread, visitor in zip(self._threads, self._visitors, strict=True):
             thread.join(PATIENCE_SECONDS * 2)
+            if not visitor.ledger.is_closed:
+                visitor.ledger.failures.append("a client hung, or went down")
 
     @property
     def asked(self) -> Counter[str]:
@@ -165,6 +172,7 @@ class Load:
         )
         stored = Counter(self.stack.sql(select).stdout.split())
         assert set(self.asked) == set(TURNS), "the load was no load"
+        assert min(visitor.ledger.counted for visitor in self._visitors) > 1, "a client was no load"
         assert len(acknowledged) > CLIENTS, "the load was no load"
         assert stored == acknowledged, (
             f"lost: {sorted(acknowledged - stored)[:5]}, too many: {sorted(stored - acknowledged)[:5]}"
