@@ -90,13 +90,12 @@ def measure_load(setting: Setting, options: argparse.Namespace) -> report.Result
         results: report.Results = {name: {} for name in operations}
         for name in operations:
             operation = OPERATIONS[name]
-            able = [running for running in fleet if name in running.variant.operations]
-            for running in able:
+            for running in fleet:
                 progress.step(f"{name}: warming {running.variant.name} up")
                 run_slice(setting, running, operation, seconds=WARM_UP_SECONDS)
             for number in range(options.rounds):
                 # Every second round in reverse, so that nobody always comes after the same one.
-                for running in able if number % 2 == 0 else reversed(able):
+                for running in fleet if number % 2 == 0 else reversed(fleet):
                     progress.step(f"{name}, round {number + 1} of {options.rounds}: {running.variant.name}")
                     programs.check()
                     found = run_slice(setting, running, operation, seconds=options.seconds)

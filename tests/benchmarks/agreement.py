@@ -57,7 +57,7 @@ def _answers(running: Running, operations: Sequence[str]) -> dict[str, Any]:
         ("refresh", "refresh", "/auth/jwt/refresh/", {"refresh": running.tokens[0].refresh}),
         ("refresh with a spent token", "refresh", "/auth/jwt/refresh/", {"refresh": running.tokens[0].refresh}),
     ):
-        if operation in operations and operation in running.variant.operations:
+        if operation in operations:
             status, answer = _ask(running, "POST", path, "", body)
             found[question] = status, sorted(answer) if status == HTTPStatus.OK else None
     return found

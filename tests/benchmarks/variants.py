@@ -44,7 +44,6 @@ class Variant:
     name: ClassVar[str]
     title: ClassVar[str]
     served_by: ClassVar[str]
-    operations: ClassVar = frozenset({"list", "detail", "create", "refresh", "login", "search"})
     database: ClassVar[str]
 
     def __init__(self, setting: Setting, programs: Programs) -> None:
@@ -89,9 +88,10 @@ from django.test import RequestFactory
 from accounts.models import User
 from accounts.sessions import open_session
 with transaction.atomic():
-    for user in User.objects.filter(pk__in=json.load(sys.stdin)):
-        pair = open_session(user=user, request=RequestFactory().post("/"))
-        print(json.dumps([user.pk, pair["access"], pair["refresh"]]))
+    users = User.objects.in_bulk()
+    for user in json.load(sys.stdin):
+        pair = open_session(user=users[user], request=RequestFactory().post("/"))
+        print(json.dumps([user, pair["access"], pair["refresh"]]))
 """
 
 
