@@ -231,9 +231,10 @@ def networks(raw: str) -> list[str]:
     try:
         for item in found:
             # A zone, and a mask that is written out, are known to Python and not to nginx.
-            text(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?")(item)
+            if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[1-9][0-9]{0,2})?", item):
+                raise ValueError
             ipaddress.ip_network(item, strict=False)
-    except (InvalidError, ValueError):
+    except ValueError:
         raise InvalidError("contains an item that is no address or network") from None
     return found
 
@@ -686,7 +687,8 @@ class Environment:
 
     WEB_CONCURRENCY = Variable(
         "Worker processes in each backend container; `auto` is one for each processor that the container may use, at"
-        f" most {sizing.MOST}, no more than POSTGRES_MAX_CONNECTIONS has room for, and at least two in all containers.",
+        f" most {sizing.MOST}, no more than POSTGRES_MAX_CONNECTIONS has room for, and two at least in all of them"
+        " together.",
         parse=automatic(whole(1, 64)),
         accepts="auto, or 1 to 64",
         default="auto",
@@ -909,7 +911,7 @@ class Environment:
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
-        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh and a registry.",
+        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh, a registry.",
         parse=text(r"\S+"),
         accepts="an image of Debian",
         default="debian:trixie-slim",

@@ -31,7 +31,7 @@ def quota(folder: Path = CONTROL_GROUP) -> float | None:
 
 
 def least(replicas: int) -> int:
-    """Return how few workers a container starts: one that hangs or is being replaced is never the only one."""
+    """Return how few workers a container starts, so that there are two in all containers; scripts/deploy has it too."""
     return 1 if replicas > 1 else 2
 
 

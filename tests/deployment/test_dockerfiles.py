@@ -11,6 +11,7 @@ from tests.deployment.conftest import ROOT
 
 SERVICES = ["backend/Dockerfile", "db/Dockerfile"]
 OF_TESTS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests/images").glob("*/Dockerfile"))]
+assert OF_TESTS
 ALL = [*SERVICES, *OF_TESTS]
 # The stages that become images which run.
 FINAL = {"backend/Dockerfile": ["nginx", "backend"], "db/Dockerfile": [""]}

@@ -7,6 +7,7 @@ import pytest
 
 from config.env import Environment
 from tests.deployment.conftest import ROOT, Compose
+from tests.deployment.test_dockerfiles import ALL as DOCKERFILES
 
 TEXT = "".join(
     (ROOT / name).read_text(encoding="utf-8") for name in ("docker-compose.yml", "docker-compose.listeners.yml")
@@ -150,9 +151,7 @@ def test_defaults_in_compose_are_those_that_are_declared() -> None:
         assert default == VARIABLES[name].default, name
 
 
-@pytest.mark.parametrize(
-    "dockerfile", ["backend/Dockerfile", "db/Dockerfile", *map(str, (ROOT / "tests/images").glob("*/Dockerfile"))]
-)
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_default_images_in_dockerfiles_are_those_that_are_declared(dockerfile: str) -> None:
     defaults = re.findall(r"^ARG (\w+)=(\S+)$", (ROOT / dockerfile).read_text(), re.MULTILINE)
 

@@ -79,7 +79,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return bool(super().is_usable())
 
     def prepared_cursor(self) -> Any:
-        """Return a cursor whose statements are prepared: for the few that are executed in every second request."""
+        """Return a cursor whose statements are prepared: for those of the busiest endpoints and of logins."""
         return self._cursor(name=PREPARED)  # type: ignore[attr-defined] # Django's own; its stubs lack it
 
     def create_cursor(self, name: str | None = None) -> Any:

@@ -187,6 +187,36 @@ def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) 
         process.stderr.read()
 
 
+def test_a_worker_that_is_frozen_is_replaced(configuration: dict[str, str]) -> None:
+    """It is the only one of its container where there are two containers or more (docs/decisions/0049)."""
+    port = free_port()
+    variables = {"GUNICORN_BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1", "GUNICORN_TIMEOUT_SECONDS": "5"}
+    question = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with subprocess.Popen(
+        [sys.executable, "-m", "config.serve"], cwd=BACKEND, env={**configuration, **variables}, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            worker = worker_of(process)
+            assert raw(port, question)[0] == HTTPStatus.OK
+            os.kill(worker, signal.SIGSTOP)
+            frozen = time.monotonic()
+            worker_of(process)
+
+            assert time.monotonic() - frozen < 15
+            assert raw(port, question)[0] == HTTPStatus.OK
+        finally:
+            process.kill()
+
+
+def worker_of(process: "subprocess.Popen[bytes]") -> int:
+    """Wait until the server has started another worker, and return its process."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"Booting worker with pid: " in line:
+            return int(line.rpartition(b":")[2])
+    raise AssertionError("the server has ended")
+
+
 def test_options_that_no_registry_declares_do_not_reach_the_server(serve: Python) -> None:
     own = {"GUNICORN_CMD_ARGS": "--no-such-option", "PORT": "1", "FORWARDED_ALLOW_IPS": "*"}
 

@@ -257,6 +257,7 @@ def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> 
 def test_statements_of_the_hot_endpoints_are_planned_once_for_a_connection(as_alice: APIClient, alice: User) -> None:
     """PostgreSQL plans a statement anew for each request as long as a plan for any values looks dearer to it."""
     with connection.cursor() as cursor:
+        # What an earlier test's tables made PostgreSQL expect would decide here; the driver keeps a list of its own.
         cursor.execute("DEALLOCATE ALL")
         connection.connection._prepared.clear()
         cursor.execute(
