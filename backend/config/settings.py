@@ -171,6 +171,8 @@ UPKEEP = [
     "accounts.mail.remove_expired",
     "transactions.idempotency.remove_expired",
 ]
+if env.DJANGO_ADMIN_ENABLED:
+    UPKEEP += ["accounts.admin_sessions.remove_expired"]
 
 # Internationalisation: the API speaks English and UTC; clients translate.
 USE_I18N = False
