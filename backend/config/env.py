@@ -914,7 +914,8 @@ class Environment:
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
-        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh and a registry.",
+        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh and a"
+        " registry.",
         parse=text(r"\S+"),
         accepts="an image of Debian",
         default="debian:trixie-slim",
