@@ -112,6 +112,11 @@ class Variable(Generic[T]):
         """The names under which a value may be given."""
         return (self.name, f"{self.name}_FILE") if self.secret else (self.name,)
 
+    def origin(self, source: Mapping[str, str]) -> str:
+        """Return the name of this variable and, where its value comes from a file, that of the file."""
+        path = source.get(f"{self.name}_FILE") if self.secret else None
+        return self.name if path is None else f"{self.name} from {path}"
+
     def read(self, source: Mapping[str, str]) -> T:
         """Return the checked value from ``source``; raise ``InvalidError`` otherwise."""
         raw = self._raw(source)
@@ -918,8 +923,9 @@ class Environment:
         readers=("scripts",),
     )
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], *, password_origin: str) -> None:
         self.values = values
+        self.password_origin = password_origin
 
     @classmethod
     def variables(cls) -> list[Variable[Any]]:
@@ -976,7 +982,8 @@ def check(source: Mapping[str, str]) -> Environment:
     problems += strangers(source, prefixes=PREFIXES)
     if problems:
         raise ConfigurationError(problems)
-    return Environment(values)
+    password = Environment.DATABASE_URL if values["DATABASE_URL"] else Environment.POSTGRES_PASSWORD
+    return Environment(values, password_origin=password.origin(source))
 
 
 def read(variables: Iterable[Variable[Any]], source: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

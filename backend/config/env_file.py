@@ -28,6 +28,9 @@ PREFIXES_OF_THE_STACK = (*PREFIXES, "NGINX_", "UPKEEP_", "BACKEND_", "DB_")
 SIMILAR = 0.85
 """How like a variable a name without these prefixes must be to count as a slip; others may be for an override."""
 
+SUPERUSER_PASSWORD = "secrets/postgres_superuser_password"  # noqa: S105 # a file
+"""Of no variable: only the image of the stack's own database reads it, under the name of POSTGRES_PASSWORD."""
+
 LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
 
@@ -95,8 +98,10 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
         elif variable.name in source:
             checked[variable.name] = source[variable.name]
         variables.append(variable)
-    _values, bad = read(variables, checked)
+    values, bad = read(variables, checked)
     problems += bad
+    if secrets and values.get(Environment.DB_REPLICAS.name) != 0:
+        problems += _of_another_file(Environment.POSTGRES_PASSWORD, secrets / SUPERUSER_PASSWORD)
     if secrets and not any(problem.startswith(f"{Environment.DATABASE_URL.name} ") for problem in problems):
         problems += _addresses(secrets)
     return problems

@@ -13,6 +13,8 @@ from rest_framework.views import APIView
 from rest_framework.views import exception_handler as rest_framework_handler
 from rest_framework_simplejwt.exceptions import DetailDictMixin
 
+from config.postgresql.base import RefusedPasswordError
+
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
@@ -58,8 +60,17 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
 
 
 def log_database_error(exc: BaseException) -> None:
-    """Log the kind of failure, not its text: PostgreSQL's messages may quote values."""
-    logger.error("database unavailable: %s", type(exc.__cause__ or exc).__name__)
+    """Log why the database cannot be used."""
+    logger.error("database unavailable: %s", kind_of_failure(exc))
+
+
+def kind_of_failure(exc: BaseException) -> str:
+    """Return the kind of failure, not its text: PostgreSQL's messages may quote values.
+
+    A password that is refused stays so until somebody does something: that text is ours, and says what.
+    """
+    failure = exc.__cause__ or exc
+    return str(failure) if isinstance(failure, RefusedPasswordError) else type(failure).__name__
 
 
 def error(status: HTTPStatus, detail: str) -> JsonResponse:

@@ -93,6 +93,8 @@ DATABASES = {
         "PASSWORD": env.database.password,
         # Read by config.postgresql: what else the database may take while the password is being changed.
         "OTHER_PASSWORDS": env.database.other_passwords,
+        # The same: which variable, and which file, to look at when the database takes none of them.
+        "PASSWORD_ORIGIN": env.password_origin,
         # A connection costs the server 5 ms of CPU; it is kept, and checked before it is used again, so that a
         # restarted database costs no request.
         "CONN_MAX_AGE": env.POSTGRES_CONNECTION_MAX_AGE_SECONDS,
@@ -169,6 +171,8 @@ UPKEEP = [
     "accounts.mail.remove_expired",
     "transactions.idempotency.remove_expired",
 ]
+if env.DJANGO_ADMIN_ENABLED:
+    UPKEEP += ["accounts.admin_sessions.remove_expired"]
 
 # Internationalisation: the API speaks English and UTC; clients translate.
 USE_I18N = False

@@ -7,6 +7,8 @@ from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
+from config.errors import kind_of_failure
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,7 +27,7 @@ def why_not_ready() -> str | None:
     try:
         applied = MigrationRecorder(connection).applied_migrations()
     except DatabaseError as error:
-        reason = f"the database does not answer: {type(error.__cause__ or error).__name__}"
+        reason = f"the database is unavailable: {kind_of_failure(error)}"
     else:
         missing = expected_migrations() - applied.keys()
         if missing:

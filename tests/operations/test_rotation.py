@@ -124,6 +124,25 @@ def test_the_passwords_of_the_database_are_replaced_and_the_old_ones_refused(who
     whole.container("backend").execute("kill", "-TERM", "1", check=False)
 
 
+def test_a_password_that_the_database_refuses_is_named_and_can_be_given_to_it(stack: Stack) -> None:
+    stack.sql("ALTER ROLE transactions_migrator PASSWORD 'another-one'")
+    try:
+        migrate = ("run", "--rm", "--no-deps", "--no-TTY", "migrate")
+
+        refused = stack.compose(*migrate, check=False)
+        # As docs/runbook.md has it, "The database refuses a password".
+        stack.compose("exec", "--no-TTY", "db", "/docker-entrypoint-initdb.d/10-roles.sh")
+        stack.compose(*migrate)
+    finally:
+        (password,) = lines(stack, "postgres_migrator_password")
+        stack.sql(f"ALTER ROLE transactions_migrator PASSWORD '{password}'")
+
+    assert refused.returncode == 1
+    origin = "POSTGRES_PASSWORD from /run/secrets/postgres_migrator_password; "
+    assert f"it refuses the password of the role transactions_migrator, {origin}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def interrupted(stack: Stack, secret: str, moment: str) -> None:
     """Begin a rotation and kill it, with everything that it has started, when it says ``moment``."""
     path = str(stack.checkout / "scripts/init")

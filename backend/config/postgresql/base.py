@@ -27,6 +27,10 @@ PREPARED = "prepared"
 """What ``create_cursor`` is asked for; Django's own names for cursors on the server begin with an underscore."""
 
 
+class RefusedPasswordError(OperationalError):
+    """The database takes no password that this process has. The text says which and what to do, without a value."""
+
+
 def refused(error: OperationalError) -> bool:
     """Whether the server did not take the password, rather than being away or full."""
     return isinstance(error, InvalidPassword | InvalidAuthorizationSpecification) or REFUSED_PASSWORD in str(error)
@@ -55,15 +59,19 @@ class DatabaseWrapper(base.DatabaseWrapper):
     looked_at = 0.0
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect with each password in turn until one is taken; the last one's failure is the failure."""
-        for password in self.settings_dict.get("OTHER_PASSWORDS", []):
+        """Connect with each password in turn until one is taken; a failure of another kind ends the search."""
+        for password in (conn_params["password"], *self.settings_dict["OTHER_PASSWORDS"]):
             try:
-                return super().get_new_connection(conn_params)
+                return super().get_new_connection({**conn_params, "password": password})
             except OperationalError as error:
                 if not refused(error):
                     raise
-                conn_params = {**conn_params, "password": password}
-        return super().get_new_connection(conn_params)
+                refusal = error
+        raise RefusedPasswordError(
+            f"it refuses the password of the role {conn_params['user']}, {self.settings_dict['PASSWORD_ORIGIN']};"
+            " put the one that it takes there, or give this one to the role"
+            ' (docs/runbook.md, "The database refuses a password")'
+        ) from refusal
 
     def is_usable(self) -> bool:
         """Return whether the connection lives; Django asks before it uses one again.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from config.env import EX_CONFIG, Environment, Variable
-from config.env_file import parse, problems_of
+from config.env_file import SUPERUSER_PASSWORD, parse, problems_of
 from tests.backend.conftest import BACKEND, ROOT
 
 CANARY = "canary-4c1d9e"
@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
         for file in variable.files:
             name = Path(file).name
             (tmp_path / file).write_text("" if name in EMPTY else secrets.token_urlsafe(48))
+    (tmp_path / SUPERUSER_PASSWORD).write_text(secrets.token_urlsafe(24))
     return tmp_path
 
 
@@ -192,6 +193,9 @@ def test_variable_that_compose_sets_is_refused(variable: Variable[Any], folder: 
         ("postgres_app_password", f"{CANARY} {CANARY}", "POSTGRES_PASSWORD contains a space"),
         ("postgres_migrator_password", CANARY[:11], "POSTGRES_PASSWORD of postgres_migrator_password: it is too short"),
         ("postgres_migrator_password", None, "POSTGRES_PASSWORD of postgres_migrator_password: it cannot be read"),
+        ("postgres_superuser_password", None, "POSTGRES_PASSWORD of postgres_superuser_password: it cannot be read"),
+        ("postgres_superuser_password", "", "POSTGRES_PASSWORD of postgres_superuser_password: it is empty."),
+        ("postgres_superuser_password", CANARY[:11], "POSTGRES_PASSWORD of postgres_superuser_password: it is too sho"),
         ("email_url", CANARY, "EMAIL_URL is malformed."),
         ("database_url", CANARY, "DATABASE_URL is malformed."),
         ("migrator_database_url", CANARY, "DATABASE_URL of migrator_database_url: it is malformed."),
@@ -208,6 +212,33 @@ def test_secret_that_is_bad_is_named_before_anything_is_started(
     (problem,) = problems(SOUND, folder=folder)
 
     assert problem.startswith(start)
+
+
+@pytest.mark.parametrize(
+    "file", [*(file for variable in Environment.variables() for file in variable.files), SUPERUSER_PASSWORD]
+)
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "No such file or directory"), (b"\xff\xfe", "it is not UTF-8 text")]
+)
+def test_every_file_of_a_secret_is_read_before_anything_is_started(
+    content: bytes | None, complaint: str, file: str, folder: Path
+) -> None:
+    path = folder / file
+    path.unlink()
+    if content:
+        path.write_bytes(content)
+
+    (problem,) = problems(SOUND, folder=folder)
+
+    assert f"{path}: {complaint}. Accepted: " in problem
+
+
+def test_database_of_somebody_else_needs_no_password_of_a_superuser(folder: Path) -> None:
+    for variable in ("database_url", "migrator_database_url"):
+        (folder / "secrets" / variable).write_text(MANAGED.format(variable))
+    (folder / SUPERUSER_PASSWORD).unlink()
+
+    assert problems(f"{SOUND}DB_REPLICAS=0\n", folder=folder) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,12 +17,15 @@ from rest_framework.request import Request
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from tests.backend.conftest import Answer, Ask
+from tests.backend.conftest import BACKEND, Answer, Ask, Python
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
 from transactions.views import TransactionViewSet
 
 pytestmark = pytest.mark.django_db
+
+CANARY = "canary-4c1d9e"
+"""Part of every wrong password: nothing that is said may hold it."""
 
 DETAIL = {"detail": "The service is not available right now. Try again in a few seconds."}
 
@@ -134,19 +139,106 @@ def test_table_that_is_locked_is_503_after_the_timeout(ask: Ask, alice: User, ti
     assert other.status == HTTPStatus.OK
 
 
-@pytest.mark.django_db(transaction=True)
-def test_wrong_password_of_the_database_is_503_and_names_nothing(ask: Ask, tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("canary-4c1d9e-wrong\nanother-canary-4c1d9e-wrong")
+# A password that is refused -------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    """Return a file with two passwords that the database takes from nobody."""
+    file = tmp_path / "password"
+    file.write_text(f"{CANARY}-wrong\nanother-{CANARY}-wrong\n")
+    return file
+
+
+def refusal(origin: str, role: str = "postgres") -> str:
+    """Return what is said of a password that is refused, in one line and without a value."""
+    return (
+        f"it refuses the password of the role {role}, {origin}; put the one that it takes there, or give this one to"
+        ' the role (docs/runbook.md, "The database refuses a password")'
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wrong_password_of_the_database_is_503_and_names_nothing(ask: Ask, wrong: Path) -> None:
     ready, login = ask(
         "/readyz",
         {"path": "/auth/jwt/create/", "method": "post", "data": {"username": "alice", "password": "x"}},
-        POSTGRES_PASSWORD_FILE=str(file),
+        POSTGRES_PASSWORD_FILE=str(wrong),
     )
 
     assert ready.status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert json.loads(ready.body) == {"detail": "The service is not ready."}
     assert_unavailable(login)
+
+
+@pytest.mark.parametrize("command", [["migrate", "--no-input"], ["upkeep"], ["unlock", "alice"]], ids=lambda it: it[0])
+def test_wrong_password_of_the_database_ends_a_command_with_one_line(
+    manage: Python, wrong: Path, command: list[str]
+) -> None:
+    done = manage(*command, POSTGRES_PASSWORD_FILE=str(wrong))
+
+    said = f"The database is unavailable: {refusal(f'POSTGRES_PASSWORD from {wrong}')}.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+def test_wrong_password_of_the_database_is_said_by_who_is_not_ready(manage: Python, wrong: Path) -> None:
+    code = "from health.readiness import why_not_ready; print(why_not_ready())"
+
+    done = manage("shell", "-v0", "-c", code, POSTGRES_PASSWORD_FILE=str(wrong))
+
+    reason = f"the database is unavailable: {refusal(f'POSTGRES_PASSWORD from {wrong}')}"
+    assert (done.returncode, done.stdout) == (0, f"{reason}\n")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"not ready: {reason}")
+
+
+def test_wrong_password_of_the_database_is_said_by_upkeep_which_tries_again(
+    configuration: dict[str, str], wrong: Path, tmp_path: Path
+) -> None:
+    environment = {**configuration, "POSTGRES_PASSWORD_FILE": str(wrong)}
+    heartbeat = tmp_path / "heartbeat"
+    command = [sys.executable, "manage.py", "upkeep", "--every=3600", f"--heartbeat={heartbeat}"]
+    with subprocess.Popen(command, cwd=BACKEND, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        begins, *tries = [process.stderr.readline() for _ in range(3)]
+        process.terminate()
+        (ends,) = process.stderr.readlines()
+
+    assert "upkeep every 3600 s" in begins
+    for line in tries:
+        assert line.endswith(f"database unavailable: {refusal(f'POSTGRES_PASSWORD from {wrong}')}\n")
+    assert "upkeep ends, as it was told to" in ends
+    assert process.returncode == 0
+    assert not heartbeat.exists()
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "DATABASE_URL"])
+def test_wrong_password_of_the_database_is_named_by_where_it_is_from(
+    manage: Python, tmp_path: Path, name: str, in_file: bool
+) -> None:
+    host, port = (connection.settings_dict[part] for part in ("HOST", "PORT"))
+    address = f"postgresql://nobody:{CANARY}@{host}:{port}/transactions?sslmode=disable"
+    values = {"POSTGRES_USER": "nobody", "POSTGRES_PASSWORD": CANARY, "POSTGRES_PASSWORD_FILE": None}
+    if name == "DATABASE_URL":
+        values |= {"DATABASE_URL": address, "DB_REPLICAS": "0"}
+    file = tmp_path / "secret"
+    if in_file:
+        file.write_text(f"{values.pop(name)}\n")
+        values[f"{name}_FILE"] = str(file)
+
+    done = manage("migrate", "--no-input", **values)
+
+    origin = f"{name} from {file}" if in_file else name
+    assert (done.returncode, done.stderr) == (1, f"The database is unavailable: {refusal(origin, 'nobody')}.\n")
+
+
+def test_another_failure_of_a_command_is_shown_as_it_is(manage: Python, closed_port: str) -> None:
+    done = manage("migrate", "--no-input", POSTGRES_PORT=closed_port)
+
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "refuses the password" not in done.stderr
 
 
 @pytest.mark.django_db(transaction=True)

@@ -13,18 +13,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.conf import settings as configured
+from django.apps import apps
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, models
 from django.utils import timezone
-from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from accounts.models import FailedAttempts, OutgoingMail, Session, User
 from config.management.commands import upkeep
 from config.upkeep import delete_in_batches, stopping
 from health import heartbeat
 from tests.backend.accounts.visitors import register
-from tests.backend.conftest import BACKEND
+from tests.backend.conftest import BACKEND, Python
 from tests.backend.tokens import new_session
 from transactions.models import IdempotencyRecord
 
@@ -35,6 +35,7 @@ def expire_one_of_each(account: User) -> None:
     past = timezone.now() - timedelta(days=400)
     new_session(account)
     Session.objects.update(expires_at=past)
+    BlacklistedToken.objects.create(token=OutstandingToken.objects.get())
     OutstandingToken.objects.update(expires_at=past)
     FailedAttempts.objects.create(account_key="x" * 64, network="", count=1, ends_at=past)
     OutgoingMail.objects.create(kind=OutgoingMail.Kind.PASSWORD_RESET, address="")
@@ -52,13 +53,59 @@ def counts() -> dict[str, int]:
 # What it does -------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_row_that_expires_has_a_job() -> None:
-    assert configured.UPKEEP == [
-        "accounts.sessions.remove_expired",
-        "accounts.attempts.remove_expired",
-        "accounts.mail.remove_expired",
-        "transactions.idempotency.remove_expired",
-    ]
+KEPT = {
+    "accounts.User": "an account is closed, not deleted; one that nobody confirmed is removed",
+    "transactions.Transaction": "the ledger",
+}
+"""Models whose rows have a time and stay all the same."""
+
+KEPT_WITH_ADMIN = {"admin.LogEntry": "who changed what"}
+
+
+def kinds_that_age() -> set[str]:
+    """Return every model whose rows have a time: whoever has one can grow old."""
+    return {
+        model._meta.label
+        for model in apps.get_models()
+        if any(isinstance(column, models.DateField) for column in model._meta.get_fields())
+    }
+
+
+def test_every_kind_of_row_that_ages_is_removed_or_is_kept_for_a_reason(alice: User) -> None:
+    expire_one_of_each(alice)
+    removed = [apps.get_model(label) for label in sorted(kinds_that_age() - KEPT.keys())]
+    missing = [model._meta.label for model in removed if not model._default_manager.exists()]
+    assert not missing, "let expire_one_of_each make one, or say in KEPT why it stays"
+
+    call_command("upkeep")
+
+    assert [model._meta.label for model in removed if model._default_manager.exists()] == []
+
+
+def test_sessions_of_the_admin_site_are_removed_where_it_is_on(manage: Python, empty_database: str) -> None:
+    variables = {"DJANGO_ADMIN_ENABLED": "true", "POSTGRES_DB": empty_database}
+    assert manage("migrate", "--no-input", **variables).returncode == 0
+    with psycopg.connect(**{**connection.get_connection_params(), "dbname": empty_database}) as server:
+        server.execute(
+            "INSERT INTO django_session (session_key, session_data, expire_date)"
+            " VALUES ('over', '', now() - interval '1 second'), ('open', '', now() + interval '1 minute')"
+        )
+        server.commit()
+
+        done = manage("upkeep", **variables)
+
+        assert done.returncode == 0, done.stderr
+        assert "removed 1 expired admin sessions" in done.stderr
+        assert server.execute("SELECT session_key FROM django_session").fetchall() == [("open",)]
+
+
+def test_the_admin_site_brings_no_other_kind_of_row_that_ages(manage: Python) -> None:
+    code = "from django.apps import apps; from django.db.models import DateField; print(*(m._meta.label for m in"
+    code += " apps.get_models() if any(isinstance(f, DateField) for f in m._meta.get_fields())))"
+
+    done = manage("shell", "-v0", "--no-imports", "-c", code, DJANGO_ADMIN_ENABLED="true")
+
+    assert set(done.stdout.split()) - kinds_that_age() == {"sessions.Session", *KEPT_WITH_ADMIN}, done.stderr
 
 
 def test_what_has_expired_is_removed_and_said_and_the_rest_stays(alice: User, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,6 +225,32 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def beaten(file: Path) -> bool:
     return file.exists()
+
+
+def test_what_has_expired_is_removed_at_once_and_whenever_the_interval_has_passed(
+    turns: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, rounds = [1000.0], []
+    pause = stopping.wait
+
+    def job() -> dict[str, int]:
+        rounds.append(clock[0] - 1000)
+        return {}
+
+    def pass_time(seconds: float) -> bool:
+        clock[0] += seconds
+        return pause(seconds)
+
+    monkeypatch.setattr(upkeep, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(stopping, "wait", pass_time)
+    monkeypatch.setattr("accounts.sessions.remove_expired", job)
+    turns += [True] * 10
+
+    call_command("upkeep", every=3 * upkeep.TICK_SECONDS)
+
+    assert rounds == [0, 15, 30, 45]
+    assert clock == [1050]
+    stopping.clear()
 
 
 def test_the_heartbeat_beats_when_all_is_well(turns: list[bool], tmp_path: Path) -> None:
