@@ -232,7 +232,7 @@ class Baseline(Usual):
     """The sample's code with the settings of the usual guides."""
 
     name = "baseline"
-    title = "baseline: the sample as the usual guides deploy it"
+    title = "the sample as the usual guides deploy it"
     served_by = "Gunicorn, 3 sync workers"
     database = "bench_baseline"
     folder = HERE / "baseline"
