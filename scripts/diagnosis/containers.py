@@ -16,7 +16,15 @@ from scripts.diagnosis.commands import run
 from scripts.diagnosis.configuration import EDIT
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, unknown, warning
 from scripts.diagnosis.host import wanted_secrets
-from scripts.diagnosis.installation import UP, Container, Installation, unescaped, variables_of, version_tuple
+from scripts.diagnosis.installation import (
+    UP,
+    Container,
+    Installation,
+    replicas_of,
+    unescaped,
+    variables_of,
+    version_tuple,
+)
 
 OLDEST_ENGINE = (26, 1)
 OLDEST_COMPOSE = (2, 26)
@@ -81,7 +89,7 @@ def containers(installation: Installation) -> Findings:
     services = installation.services
     for service, wanted in services.items():
         of_it = installation.all_of(service)
-        replicas = int(wanted.get("deploy", {}).get("replicas", wanted.get("scale", 1)))
+        replicas = replicas_of(wanted)
         if len(of_it) < replicas:
             lacking = f"{replicas - len(of_it)} of {replicas} containers of {service} are missing."
             found.append(problem(f"containers.{service}", lacking, UP))
@@ -255,6 +263,8 @@ def images(installation: Installation) -> Findings:
     found, seen = [], 0
     for service, pairs in IN_THE_IMAGE.items():
         try:
+            if service == "db" and not installation.starts_database:
+                continue
             container = installation.one_of(service)
             differing = _differing(installation, container, pairs)
         except NotSeen as reason:
@@ -399,8 +409,9 @@ RESOLVE = "import json, socket, sys; print(json.dumps([item[4][0] for item in so
 
 def names(installation: Installation) -> Findings:
     """Resolve the names by which the services reach each other, where they do it."""
-    installation.configuration()
-    for asker, name in (("backend", "db"), ("nginx", "backend")):
+    # A server of somebody else is found, or not, when a backend signs in there.
+    pairs = [("backend", "db")] if installation.starts_database else []
+    for asker, name in [*pairs, ("nginx", "backend")]:
         identity = f"dns.{name}"
         try:
             container = installation.one_of(asker)

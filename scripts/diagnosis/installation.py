@@ -20,6 +20,21 @@ from scripts.diagnosis.findings import NotSeen
 ROOT = Path(__file__).resolve().parents[2]
 UP = "./scripts/up --detach"
 
+ASK = """
+import json, sys
+import django
+django.setup()
+from django.db import Error, connection, transaction
+try:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute(sys.stdin.read())
+        print(json.dumps([[str(value) for value in row] for row in cursor.fetchall()]))
+except Error as error:
+    sys.exit(" ".join(str(error).split()))
+"""
+"""Asks the database that a backend uses, in its own way: its address, its role, its certificates."""
+
 T = TypeVar("T")
 
 
@@ -266,6 +281,11 @@ class Installation:
         ]
         return sorted(of_the_stack, key=lambda container: container.name)
 
+    @property
+    def starts_database(self) -> bool:
+        """Whether the database is a container of this stack; if not, it is a server of somebody else."""
+        return replicas_of(self.services.get("db", {"scale": 0})) > 0
+
     def all_of(self, service: str) -> list[Container]:
         """Return the containers of one service."""
         return [container for container in self.containers() if container.service == service]
@@ -312,7 +332,13 @@ class Installation:
         return None
 
     def sql(self, statement: str) -> list[list[str]]:
-        """Return the rows that a statement has in the stack's database, asked over its own loopback address."""
+        """Return the rows that a statement has in the stack's database.
+
+        One of its own is asked as the superuser, over its loopback address; one of somebody else by a backend, as the
+        application's role, whom PostgreSQL does not show everything.
+        """
+        if not self.starts_database:
+            return self._sql_of_backend(statement)
         done = self.execute(
             self.one_of("db"),
             *("env", "PGCONNECT_TIMEOUT=3", "PGOPTIONS=-c statement_timeout=5000 -c default_transaction_read_only=on"),
@@ -321,6 +347,18 @@ class Installation:
         if done.status:
             raise NotSeen(f"the database did not answer: {done.last_line()}")
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def _sql_of_backend(self, statement: str) -> list[list[str]]:
+        ask = ("env", "DJANGO_SETTINGS_MODULE=config.settings", "python", "-c", ASK)
+        done = self.execute(self.one_of("backend"), *ask, text=statement, seconds=30)
+        if done.status:
+            raise NotSeen(f"the database did not answer: {done.last_line()}")
+        return [list(row) for row in json.loads(done.stdout)]
+
+
+def replicas_of(service: dict[str, Any]) -> int:
+    """Return how many containers of a service there should be."""
+    return int(service.get("deploy", {}).get("replicas", service.get("scale", 1)))
 
 
 def variables_of(about: dict[str, Any]) -> dict[str, str]:

@@ -369,12 +369,22 @@ def test_database_version_is_judged_against_the_volume(
 @pytest.mark.parametrize(("available", "level"), [(26, "ok"), (25, "problem")])
 def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, level: str) -> None:
     installation = Installation(checkout)
-    sizes = {"workers": 2, "threads": 4, "replicas": 2, "reserved": 10}
 
-    found = database.judge_arithmetic(installation, **sizes, available=available)
+    found = database.judge_arithmetic(installation, workers=2, threads=4, replicas=2, reserved=10, available=available)
 
     assert found.level == level
     assert "= 26 connections" in found.message
+
+
+def test_a_server_of_somebody_else_is_not_told_to_accept_more(checkout: Path) -> None:
+    def judged(*, ours: bool) -> str:
+        return database.judge_arithmetic(
+            Installation(checkout), workers=30, threads=4, replicas=2, reserved=10, available=200, ours=ours
+        ).mend
+
+    assert "POSTGRES_MAX_CONNECTIONS=250" in judged(ours=True)
+    assert "POSTGRES_MAX_CONNECTIONS" not in judged(ours=False)
+    assert "lower WEB_CONCURRENCY" in judged(ours=False)
 
 
 @pytest.mark.parametrize(("taken", "level"), [(10, "ok"), (90, "warning"), (97, "problem")])
