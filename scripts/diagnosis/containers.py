@@ -17,6 +17,7 @@ from scripts.diagnosis.configuration import EDIT
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, unknown, warning
 from scripts.diagnosis.host import wanted_secrets
 from scripts.diagnosis.installation import (
+    REFUSED,
     UP,
     Container,
     Installation,
@@ -73,8 +74,6 @@ def _no_engine(reason: str, *, embedded: bool) -> Finding:
 
 INTERRUPTED = "The first start of this database was interrupted"
 """What db/entrypoint.sh says."""
-REFUSED = 78
-"""EX_CONFIG: how the application and nginx end when the configuration is wrong."""
 
 
 def containers(installation: Installation) -> Findings:

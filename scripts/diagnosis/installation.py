@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from scripts.diagnosis.findings import NotSeen
 
 ROOT = Path(__file__).resolve().parents[2]
 UP = "./scripts/up --detach"
+REFUSED = 78
+"""EX_CONFIG: how the application, nginx and the check of .env end when the configuration is wrong."""
 
 ASK = """
 import json, sys
@@ -65,6 +68,8 @@ class Declared:
     default: str | None
     optional: bool
     secret: bool
+    files: tuple[str, ...] = ()
+    """Those in secrets/ that hold its value in containers."""
 
 
 def read_registry(text: str) -> dict[str, Declared]:
@@ -76,7 +81,10 @@ def read_registry(text: str) -> dict[str, Declared]:
         if match:
             required, optional = "\n# Required" in comment, "\n# Optional" in comment
             default = None if required or optional else match[2]
-            found[match[1]] = Declared(match[1], default, optional, " A secret" in comment)
+            said = comment.partition(" A secret")
+            found[match[1]] = Declared(
+                match[1], default, optional, bool(said[1]), tuple(re.findall(r"secrets/\w+", said[2]))
+            )
         elif line.startswith("# "):
             comment += f"\n{line}"
         elif not line.strip():
@@ -174,6 +182,16 @@ class Installation:
         except OSError as error:
             raise NotSeen(f".env cannot be read: {error.strerror}") from None
 
+    @fact
+    def refusals(self) -> list[str]:
+        """Return why ./scripts/up would refuse .env and secrets/; as check_configuration in scripts/lib.sh asks."""
+        python = ("env", f"PYTHONPATH={self.root / 'backend'}", sys.executable, "-B", "-P", "-s")
+        secrets = () if self.is_embedded() else ("--containers",)
+        done = run(*python, "-m", "config.env_file", *secrets, str(self.root / ".env"))
+        if done.status not in {0, REFUSED}:
+            raise NotSeen(f"the check of .env failed: {done.last_line()}")
+        return [line.replace(f"{self.root}/", "") for line in re.findall(r"(?m)^  - (.+)$", done.stderr)]
+
     def setting(self, name: str, default: str = "") -> str:
         """Return a variable as Compose would see it: from the shell, .env, or its declared default."""
         if os.environ.get(name):
@@ -203,6 +221,14 @@ class Installation:
             return b"embedded" in Path(f"/proc/{int(pid)}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False
+
+    def is_embedded(self) -> bool:
+        """Whether the stack that is here is the embedded one; as stack_mode in scripts/lib.sh."""
+        try:
+            self.engine()
+        except NotSeen:
+            return self.embedded_runs() or (self.root / "var/embedded/postgres").is_dir()
+        return self.embedded_runs()
 
     # The engine -------------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of its own, initialised, whose port is free."""
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    # What ./scripts/up checks .env with.
+    shutil.copytree(ROOT / "backend/config", folder / "backend/config", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(ROOT / name, folder)
     # No database of this host is any of its business.
@@ -277,6 +279,102 @@ def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_w
     assert found["level"] == "problem"
     assert ": 2." in found["message"]
     assert "hunter2" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("NGINX_AUTH_RATE=nonsense", "Accepted: a number from 1 to 99999 and r/s or r/m."),
+        ("UPKEEP_INTERVAL_SECONDS=nonsense", "Accepted: 1 to 86400."),
+        ("DB_MEMORY_MB=0nonsense", "is not a whole number."),
+        ("POSTGRES_HOST=nonsense", "has no effect in .env. Remove it"),
+        ("DJANGO_LOG_LEVEL=$nonsense", "Put the value into single quotes."),
+    ],
+)
+def test_what_up_would_refuse_of_env_is_found_while_nothing_runs(
+    checkout: Path, path_without_engine: str, line: str, says: str
+) -> None:
+    accepted = findings(checkout, PATH=path_without_engine)
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\n")
+    name = line.partition("=")[0]
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert accepted["values"]["level"] == "ok"
+    assert found[f"values.{name}"]["level"] == "problem"
+    assert says in found[f"values.{name}"]["message"]
+    assert found[f"values.{name}"]["mend"] == f"${{EDITOR:-vi}} .env && ./scripts/up --detach  # {name}"
+    assert "nonsense" not in json.dumps(found)
+
+
+def test_a_value_of_the_shell_is_mended_there(checkout: Path, path_without_engine: str) -> None:
+    found = findings(checkout, PATH=path_without_engine, NGINX_AUTH_RATE="nonsense")
+
+    assert found["values.NGINX_AUTH_RATE"]["mend"] == "unset NGINX_AUTH_RATE && ./scripts/up --detach"
+
+
+SECRETS: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
+    "a key that is too short": (
+        "JWT_SIGNING_KEY", "jwt_signing_key", lambda path: path.write_text("nonsense"),
+        "${EDITOR:-vi} secrets/jwt_signing_key && ",
+    ),
+    "an empty key": ("JWT_SIGNING_KEY", "jwt_signing_key", lambda path: path.write_text(""), "./scripts/init && "),
+    "no key": ("DJANGO_SECRET_KEY", "django_secret_key", Path.unlink, "./scripts/init && "),
+    "an address of another form": (
+        "EMAIL_URL", "email_url", lambda path: path.write_text("nonsense"), "${EDITOR:-vi} secrets/email_url && ",
+    ),
+    "a password of several": (
+        "POSTGRES_PASSWORD", "postgres_migrator_password", lambda path: path.write_text("nonsense"),
+        "secrets/postgres_migrator_password && ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SECRETS)
+def test_what_up_would_refuse_of_secrets_is_found_while_nothing_runs(
+    checkout: Path, path_without_engine: str, what: str
+) -> None:
+    name, file, break_it, mend = SECRETS[what]
+    break_it(checkout / "secrets" / file)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert found[f"values.{name}"]["level"] == "problem"
+    assert mend in found[f"values.{name}"]["mend"]
+    assert "nonsense" not in json.dumps(found)
+
+
+def test_secrets_are_no_matter_of_the_embedded_stack(checkout: Path, path_without_engine: str) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("EMAIL_URL=consolemail://\n")
+    with_containers = findings(checkout, PATH=path_without_engine)
+    (checkout / "var/embedded/postgres").mkdir(parents=True)
+
+    embedded = findings(checkout, PATH=path_without_engine)
+
+    assert with_containers["values.EMAIL_URL"]["level"] == "problem"
+    assert embedded["values"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("line", ["API_PORT=8081", "API_PORT=8081\nHTTP_PORT=8081"])
+def test_a_variable_that_was_renamed_is_found_and_the_command_mends_it(
+    checkout: Path, path_without_engine: str, line: str
+) -> None:
+    registry = checkout / "backend/config/env.py"
+    before, between, after = registry.read_text().partition("renamed: ClassVar[Mapping[str, str]] = {")
+    registry.write_text(f'{before}{between}"API_PORT": "HTTP_PORT"{after}')
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\n")
+
+    found = findings(checkout, PATH=path_without_engine)
+    mend = found["variables.API_PORT"]["mend"].replace("./scripts/up --detach", "true")
+    subprocess.run(["bash", "-c", mend], cwd=checkout, check=True)
+
+    assert found["variables.API_PORT"]["message"] == ".env sets API_PORT, which is now called HTTP_PORT."
+    assert found["values"]["level"] == "ok", "it is said once"
+    assert (checkout / ".env").read_text().splitlines().count("HTTP_PORT=8081") == 1
+    assert findings(checkout, PATH=path_without_engine)["variables"]["level"] == "ok"
 
 
 BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {

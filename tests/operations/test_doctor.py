@@ -205,6 +205,20 @@ def test_a_value_that_the_application_would_refuse_is_named_and_not_shown(config
     assert "canary-value" not in json.dumps(found)
 
 
+def test_a_value_that_up_would_refuse_is_found_and_mended(configured: Stack) -> None:
+    """The backend does not read it, so it could not say."""
+    write_env(configured, "UPKEEP_INTERVAL_SECONDS=canary-value")
+
+    found = wrong(examine(configured))
+    editor = "export EDITOR='sed -i /^UPKEEP_INTERVAL_SECONDS=/d';"
+    mend(configured, {"mend": f"{editor} {found['values.UPKEEP_INTERVAL_SECONDS']['mend']}"})
+
+    assert list(found) == ["values.UPKEEP_INTERVAL_SECONDS", "applied.upkeep"], "the cause comes first"
+    assert "Accepted: 1 to 86400" in found["values.UPKEEP_INTERVAL_SECONDS"]["message"]
+    assert "canary-value" not in json.dumps(found)
+    assert_mended(configured, "values.UPKEEP_INTERVAL_SECONDS")
+
+
 def test_a_limit_that_is_not_applied_is_found(configured: Stack) -> None:
     write_env(configured, "NGINX_MEMORY_MB=96")
 
