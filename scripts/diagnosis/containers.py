@@ -42,7 +42,7 @@ def engine(installation: Installation) -> Findings:
     if version_tuple(version) < OLDEST_ENGINE:
         yield warning(
             "engine",
-            f"The engine is {version}; 26.1 is the oldest that is tested.",
+            f"The engine is {version}; {_dotted(OLDEST_ENGINE)} is the oldest that is tested.",
             "sudo apt-get update && sudo apt-get upgrade",
         )
     else:
@@ -53,10 +53,14 @@ def engine(installation: Installation) -> Findings:
         yield problem("compose", f"{reason}.", "sudo ./scripts/install-docker")
         return
     if version_tuple(compose) < OLDEST_COMPOSE:
-        message = f"Compose is {compose}; 2.26 or newer is needed."
+        message = f"Compose is {compose}; {_dotted(OLDEST_COMPOSE)} or newer is needed."
         yield problem("compose", message, "sudo ./scripts/install-docker")
     else:
         yield ok("compose", f"Compose is {compose}.")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)
 
 
 def _no_engine(reason: str, *, embedded: bool) -> Finding:

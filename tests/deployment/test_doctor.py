@@ -160,6 +160,41 @@ def test_an_engine_that_refuses_this_account_is_told_from_one_that_is_away(
     assert "groups docker" in found["engine"]["mend"]
 
 
+@pytest.mark.parametrize(
+    ("engine", "compose", "levels"),
+    [
+        ("26.1.5+dfsg1", "2.26.1", ("ok", "ok")),
+        ("26.1", "v2.26.0-4", ("ok", "ok")),
+        ("26.0.2", "2.26.1", ("warning", "ok")),
+        ("20.10.24", "2.25.9", ("warning", "problem")),
+        ("9.9", "1.29.2", ("warning", "problem")),
+    ],
+)
+def test_versions_that_are_too_old_are_found(
+    checkout: Path, path_without_engine: str, engine: str, compose: str, levels: tuple[str, str]
+) -> None:
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text(
+        "#!/usr/bin/env bash\ncase $1:$2 in\n"
+        f"""  version:--format) echo '{{"Version": "{engine}"}}' ;;\n"""
+        f"  compose:version) echo {compose} ;;\n  *) exit 1 ;;\nesac\n"
+    )
+    fake.chmod(0o755)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert (found["engine"]["level"], found["compose"]["level"]) == levels
+    for name, version, level in zip(("engine", "compose"), (engine, compose.removeprefix("v")), levels, strict=True):
+        assert version in found[name]["message"]
+        assert level == "ok" or re.search(r"(26\.1 is the oldest|2\.26 or newer)", found[name]["message"])
+
+
+def test_the_scripts_want_the_same_compose() -> None:
+    library = (ROOT / "scripts/lib.sh").read_text()
+
+    assert re.findall(r"version_at_least ([\d.]+) ", library) == [".".join(map(str, containers.OLDEST_COMPOSE))]
+
+
 def test_without_python_it_says_so_in_the_same_form(checkout: Path, path_without_engine: str) -> None:
     (Path(path_without_engine) / "python3").unlink()
 
@@ -525,6 +560,82 @@ def test_a_port_that_another_process_has_is_named_with_a_free_one(checkout: Path
     other = re.search(r"HTTP_PORT=(\d+)", found.mend)
     assert other
     assert int(other[1]) != port
+
+
+# Containers -----------------------------------------------------------------------------------------------------------
+
+
+def container(service: str = "backend", state: dict[str, object] | None = None) -> Container:
+    """A container of the project `it`, which runs unless ``state`` says otherwise."""
+    running = {"Status": "running", "Running": True, "Paused": False, "Restarting": False, "OOMKilled": False}
+    labels = {"com.docker.compose.service": service}
+    return Container({
+        "Id": "0", "Name": f"/it-{service}-1", "Config": {"Labels": labels, "Env": []},
+        "State": {**running, "ExitCode": 0, **(state or {})},
+    })  # fmt: skip
+
+
+def ended(status: int, **state: object) -> dict[str, object]:
+    return {"Status": "exited", "Running": False, "ExitCode": status, **state}
+
+
+def project(checkout: Path, *present: Container, **services: dict[str, Any]) -> Installation:
+    """A checkout with these containers and these services."""
+    installation = Installation(checkout)
+    facts = {"engine": {}, "configuration": {"name": "it", "services": services}, "containers": list(present)}
+    installation.facts.update({name: (True, value) for name, value in facts.items()})
+    return installation
+
+
+RAISE = "./scripts/up --detach  # after raising its *_MEMORY_MB in .env"
+EDIT = "docker compose logs --tail 30 backend; ${EDITOR:-vi} .env && ./scripts/up --detach"
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "says", "mend"),
+    [
+        ({"Health": {"Status": "unhealthy"}}, "problem", "it-backend-1 is unhealthy.",
+         "docker compose logs --tail 50 backend; docker compose restart backend"),
+        ({"Health": {"Status": "starting"}}, "warning", "it-backend-1 is starting.", "sleep 30; ./scripts/doctor"),
+        ({"OOMKilled": True}, "problem", "it-backend-1 has hit its memory limit.", RAISE),
+        ({"Paused": True}, "problem", "it-backend-1 is paused.", "docker compose unpause backend"),
+        (ended(137, OOMKilled=True), "problem", "it-backend-1 is exited: it hit its memory limit.", RAISE),
+        (ended(78), "problem", "it-backend-1 is exited: it refuses the configuration (NGINX_AUTH_RATE).", EDIT),
+        (ended(78, Restarting=True), "problem", "it-backend-1 starts again and again: it refuses", EDIT),
+        (ended(1), "problem", "it-backend-1 is exited, exit status 1;", "./scripts/up --detach"),
+    ],
+)  # fmt: skip
+def test_containers_are_judged_by_their_state(
+    checkout: Path, path_without_engine: str, monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, object], level: str, says: str, mend: str,
+) -> None:  # fmt: skip
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text("#!/usr/bin/env bash\necho '  - NGINX_AUTH_RATE is malformed: canary' >&2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", path_without_engine)
+    one = container(state=state)
+
+    (found,) = containers.containers(project(checkout, one, backend={}))
+
+    assert (found.id, found.level, found.mend) == ("containers.backend-1", level, mend)
+    assert says in found.message
+    assert "canary" not in found.message
+
+
+def test_containers_that_are_as_they_should_be_are_no_finding(checkout: Path) -> None:
+    serving = container(state={"Health": {"Status": "healthy"}})
+    finished = container("migrate", ended(0))
+
+    (found,) = containers.containers(project(checkout, serving, finished, backend={}, migrate={"restart": "no"}))
+
+    assert (found.id, found.level) == ("containers", "ok")
+
+
+def test_containers_of_services_that_there_are_no_more_are_found(checkout: Path) -> None:
+    (found,) = containers.containers(project(checkout, container(), container("redis"), backend={}))
+
+    assert (found.id, found.level, found.mend) == ("containers.orphans", "warning", "./scripts/up --detach")
+    assert found.message.endswith(": redis.")
 
 
 # The certificate ------------------------------------------------------------------------------------------------------
