@@ -8,6 +8,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -157,15 +158,32 @@ def test_a_missing_replica_is_found_and_mended(disturbed: Stack) -> None:
     assert_mended(disturbed, "containers.backend")
 
 
+@contextmanager
+def planted(stack: Stack, script: str) -> Iterator[Stack]:
+    """Another stack of the same checkout, whose database finds on its volume what a script has put there."""
+    other = Stack(stack.checkout, stack.base_url, project=unique(f"{stack.name()}-broken"))
+    try:
+        other.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", "db", "-c", script)
+        other.compose("up", "--detach", "--no-build", "--no-deps", "db")
+        yield other
+    finally:
+        other.compose("down", "--volumes", "--timeout", "0")
+
+
 @pytest.fixture
 def interrupted(stack: Stack) -> Iterator[Stack]:
-    """Another stack of the same checkout, whose database holds the remains of a first start."""
-    interrupted = Stack(stack.checkout, stack.base_url, project=unique(f"{stack.name()}-broken"))
-    remains = "mkdir -p $PGDATA/base"
-    interrupted.compose("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", "db", "-c", remains)
-    interrupted.compose("up", "--detach", "--no-build", "--no-deps", "db")
-    yield interrupted
-    interrupted.compose("down", "--volumes", "--timeout", "0")
+    """A stack whose database holds the remains of a first start."""
+    with planted(stack, "mkdir -p $PGDATA/base") as interrupted:
+        yield interrupted
+
+
+@pytest.fixture
+def older(stack: Stack) -> Iterator[Stack]:
+    """A stack whose data was written by PostgreSQL 17."""
+    with planted(
+        stack, "mkdir -p $PGDATA && echo 17 >$PGDATA/PG_VERSION && touch $PGDATA/first-start-finished"
+    ) as older:
+        yield older
 
 
 def test_an_interrupted_first_start_is_named(interrupted: Stack) -> None:
@@ -174,6 +192,14 @@ def test_an_interrupted_first_start_is_named(interrupted: Stack) -> None:
         return "./scripts/down --volumes --yes" in found.get("containers.db-1", {}).get("mend", "")
 
     eventually(named, within=30, what="the doctor says what to do")
+
+
+def test_data_of_another_version_is_named(older: Stack) -> None:
+    found = examine(older, COMPOSE_PROJECT_NAME=older.project)["volume"]
+
+    assert found["level"] == "problem"
+    assert found["message"] == "The data was written by PostgreSQL 17; the image is PostgreSQL 18."
+    assert "POSTGRES_IMAGE=postgres:17-trixie" in found["mend"]
 
 
 # The configuration ----------------------------------------------------------------------------------------------------
