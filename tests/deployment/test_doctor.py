@@ -3,6 +3,7 @@
 What it sees of a running stack is in tests/operations/test_doctor.py.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts.diagnosis import configuration, containers, database, host, proxy
+from scripts.diagnosis import configuration, containers, database, deployment, host, proxy
 from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
@@ -636,6 +637,85 @@ def test_containers_of_services_that_there_are_no_more_are_found(checkout: Path)
 
     assert (found.id, found.level, found.mend) == ("containers.orphans", "warning", "./scripts/up --detach")
     assert found.message.endswith(": redis.")
+
+
+# Deployments ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(checkout: Path) -> Path:
+    """A checkout in which a release was deployed."""
+    (checkout / "var").mkdir()
+    (checkout / "var/releases.log").write_text("2026-01-01T00:00:00Z\tdeploy\t4\tv4\tin service\n")
+    return checkout
+
+
+def of_deployments(checkout: Path, *numbers: str) -> Installation:
+    backends = [container() for _number in numbers]
+    for backend, number in zip(backends, numbers, strict=True):
+        backend.about["Config"]["Labels"]["transactions.deployment"] = number
+    return project(checkout, *backends, backend={})
+
+
+def record(checkout: Path, *fields: str) -> None:
+    with (checkout / "var/releases.log").open("a") as file:
+        file.write("\t".join(("2026-01-02T00:00:00Z", *fields)) + "\n")
+
+
+def test_a_deployment_that_ended_is_no_finding(checkout: Path, deployed: Path) -> None:
+    never = deployment.deployment(of_deployments(checkout.parent, "0", "0"))
+
+    assert levels(never) == levels(deployment.deployment(of_deployments(deployed, "4", "4"))) == {"deployment": "ok"}
+
+
+@pytest.mark.parametrize(("action", "mend"), [("deploy", "./scripts/deploy v5"), ("rollback", "./scripts/rollback")])
+def test_a_deployment_that_was_interrupted_is_found(deployed: Path, action: str, mend: str) -> None:
+    record(deployed, action, "5", "v5", "started")
+
+    (found,) = deployment.deployment(of_deployments(deployed, "4", "4"))
+
+    assert (found.level, found.mend) == ("problem", mend)
+    assert "release v5 was interrupted" in found.message
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mend"), [("in service", "./scripts/deploy v5"), ("failed: nothing", "./scripts/deploy")]
+)
+def test_backends_of_two_deployments_are_found(deployed: Path, outcome: str, mend: str) -> None:
+    record(deployed, "deploy", "5", "v5", outcome)
+
+    (found,) = deployment.deployment(of_deployments(deployed, "4", "5", "5"))
+
+    assert (found.level, found.mend) == ("problem", mend)
+    assert "of 2 deployments are there (4, 5)" in found.message
+
+
+def test_a_deployment_that_is_under_way_is_told_from_one_that_was_interrupted(deployed: Path) -> None:
+    record(deployed, "deploy", "5", "v5", "started")
+    installation = of_deployments(deployed, "4", "5")
+    lock = deployed / "var/deploy.lock"
+    lock.write_text(f"{os.getpid()}\n")
+
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        under_way = levels(deployment.deployment(installation))
+        lock.write_text("999999999\n")
+        left_by_a_killed_one = levels(deployment.deployment(installation))
+    lock.write_text(f"{os.getpid()}\n")
+    given_back = levels(deployment.deployment(installation))
+
+    assert under_way == {"deployment": "ok"}
+    assert left_by_a_killed_one == given_back == {"deployment": "problem"}
+
+
+def test_an_interrupted_deployment_is_found_without_an_engine(deployed: Path, path_without_engine: str) -> None:
+    ended = findings(deployed, PATH=path_without_engine)
+    record(deployed, "deploy", "5", "v5", "started")
+
+    interrupted = findings(deployed, PATH=path_without_engine)
+
+    assert ended["deployment"]["level"] == "unknown", "backends of another deployment could be there"
+    assert interrupted["deployment"]["level"] == "problem"
 
 
 # The certificate ------------------------------------------------------------------------------------------------------
