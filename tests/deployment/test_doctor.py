@@ -168,7 +168,7 @@ def test_an_engine_that_refuses_this_account_is_told_from_one_that_is_away(
         ("26.1", "v2.26.0-4", ("ok", "ok")),
         ("26.0.2", "2.26.1", ("warning", "ok")),
         ("20.10.24", "2.25.9", ("warning", "problem")),
-        ("9.9", "1.29.2", ("warning", "problem")),
+        ("9.9", "2.9.0", ("warning", "problem")),
     ],
 )
 def test_versions_that_are_too_old_are_found(
