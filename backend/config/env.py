@@ -1120,10 +1120,8 @@ def example() -> str:
             )
             lines += [f"#{name}={variable.example}" for name in variable.names]
         elif variable.secret:
-            lines.append(
-                "# Required. A secret: Compose mounts its file from secrets/, where ./scripts/init makes it. Outside"
-            )
-            lines.append("# Compose give one of the two:")
+            lines.append(f"# Required. A secret: Compose mounts {' and '.join(variable.files)},")
+            lines.append("# which ./scripts/init makes. Outside Compose give one of the two:")
             lines += [f"#{name}=" for name in variable.names]
         elif variable.default is None:
             lines.append("# Required.")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scripts.diagnosis import configuration, containers, database, host, proxy
+from scripts.diagnosis import configuration, containers, database, deployment, host, proxy
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.findings import FORMAT, Finding, Findings, Level, NotSeen, unknown
 from scripts.diagnosis.installation import Installation
@@ -27,6 +27,7 @@ CHECKS: dict[str, Check] = {
     "certificate": configuration.certificate,
     "ports": containers.ports,
     "embedded": host.embedded,
+    "deployment": deployment.deployment,
     "containers": containers.containers,
     "images": containers.images,
     "applied": containers.applied,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 import time
 from difflib import get_close_matches
 from pathlib import Path
 
-from scripts.diagnosis.findings import Findings, NotSeen, listed, ok, problem, warning
+from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, warning
 from scripts.diagnosis.installation import UP, Installation, unescaped
 
 EDIT = f"${{EDITOR:-vi}} .env && {UP}"
@@ -33,6 +34,7 @@ def variables(installation: Installation) -> Findings:
     """Look in .env for what nothing reads."""
     registry = installation.registry()
     values, malformed = installation.dotenv()
+    renamed = _renamed(installation)
     found = []
     if malformed:
         found.append(problem("variables.lines", f"These lines of .env set nothing: {', '.join(malformed)}.", EDIT))
@@ -40,42 +42,106 @@ def variables(installation: Installation) -> Findings:
     for name in values:
         if name in registry or name.startswith(NOT_OURS):
             continue
+        rename = f"sed -i 's/^{re.escape(name)}=/{{}}=/' .env && {UP}"
+        remove = f"sed -i '/^{re.escape(name)}=/d' .env"
+        if name in renamed:
+            new = renamed[name]
+            mend = f"{remove} && {UP}" if new in values else rename.format(new)
+            found.append(problem(f"variables.{name}", f".env sets {name}, which is now called {new}.", mend))
+            continue
         near = get_close_matches(name, [known for known in registry if known not in values], n=1, cutoff=0.75)
         if near:
-            rename = f"sed -i 's/^{re.escape(name)}=/{near[0]}=/' .env && {UP}"
             message = f".env sets {name}, which nothing reads. Did you mean {near[0]}?"
-            found.append(problem(f"variables.{name}", message, rename))
+            found.append(problem(f"variables.{name}", message, rename.format(near[0])))
             continue
-        remove = f"sed -i '/^{re.escape(name)}=/d' .env"
         message = f".env sets {name}, which nothing reads."
         found.append((problem if name.startswith(prefixes) else warning)(f"variables.{name}", message, remove))
     yield from found or [ok("variables", "Everything that .env sets is declared in env.example.")]
 
 
+def _renamed(installation: Installation) -> dict[str, str]:
+    """Return the names that variables had before, with those of now."""
+    try:
+        sentences = installation.refusals()
+    except NotSeen:
+        return {}
+    return dict(re.findall(r"(?m)^(\w+) is now called (\w+)\.", "\n".join(sentences)))
+
+
 def values(installation: Installation) -> Findings:
-    """Ask the application's own check whether it would accept what .env says now."""
-    installation.compose_version()
+    """Ask the check of ./scripts/up, and that of the application that runs, whether they accept what is said now."""
+    found: dict[str, Finding] = {}
+    for sentence in [*_of_the_files(installation), *_of_the_application(installation)]:
+        # No value is shown in these.
+        match = re.match(r"([A-Z][A-Z0-9_]+)\b", sentence)
+        identity = f"values.{match[1]}" if match else "values"
+        mend = _mend(installation, match[1] if match else "", sentence)
+        if identity not in found:
+            found[identity] = problem(identity, sentence, mend)
+        elif sentence not in found[identity].message:
+            found[identity] = problem(identity, f"{found[identity].message} {sentence}", found[identity].mend)
+    yield from found.values()
+    if not found:
+        yield ok("values", "What .env and secrets/ say is accepted.")
+
+
+def _of_the_files(installation: Installation) -> list[str]:
+    """Return what is wrong with .env and secrets/, whatever runs, but for what ``variables`` finds."""
+    registry = installation.registry()
+    try:
+        malformed = {f"Line {number} " for number in installation.dotenv()[1]}
+    except NotSeen:
+        malformed = set()
+    return [
+        sentence
+        for sentence in installation.refusals()
+        if not sentence.startswith(tuple(malformed))
+        and not re.match(r"\w+ is (?:unknown|now called \w+)\.", sentence)
+        and (sentence.split()[0] in registry or not sentence[0].isupper() or sentence.startswith("Line "))
+    ]
+
+
+def _of_the_application(installation: Installation) -> list[str]:
+    """Return what a running backend says of what Compose would hand over, which is more than .env."""
+    try:
+        installation.compose_version()
+    except NotSeen:
+        return []
     try:
         installation.configuration()
     except NotSeen as reason:
-        mend = "./scripts/init" if "init" in str(reason) else EDIT
-        yield problem("values", f"{reason}.", mend)
-        return
-    backend = installation.one_of("backend")
+        # One cause is enough.
+        return [] if installation.refusals() else [f"{reason}."]
+    try:
+        backend = installation.one_of("backend")
+    except NotSeen:
+        return []
     given = installation.service("backend").get("environment", {})
     # What no one sets comes from the image, as it would at the start.
     handed_over = {name: unescaped(str(value)) for name, value in given.items() if value is not None}
     done = installation.execute(backend, "python", "-c", CHECK_VALUES, text=json.dumps(handed_over))
     try:
-        complaints = json.loads(done.stdout)
+        return list(json.loads(done.stdout))
     except ValueError:
         raise NotSeen("the running backend could not check the configuration") from None
-    if not complaints:
-        yield ok("values", "The application accepts the configuration.")
-    for complaint in complaints:
-        # The application shows no value in these.
-        name = complaint.partition(" ")[0]
-        yield problem(f"values.{name}", complaint, EDIT)
+
+
+def _mend(installation: Installation, name: str, sentence: str) -> str:
+    """Return the command that leads to what ``sentence`` complains about."""
+    if "scripts/init" in sentence and not name:
+        return "./scripts/init"
+    if name and name in os.environ:
+        return f"unset {name} && {UP}"
+    files = installation.registry()[name].files if name in installation.registry() else ()
+    if not files or "no effect in .env" in sentence:
+        return f"{EDIT}  # {name}" if name else EDIT
+    if all((installation.root / file).exists() for file in files):
+        # Nothing is lost by it; a key that is not empty may be one of several, of which only one is wrong.
+        if "is empty" in sentence and len(files) == 1:
+            return f"rm {files[0]} && ./scripts/init && {UP}"
+        command = "chmod 0644" if "cannot be read" in sentence else "${EDITOR:-vi}"
+        return f"{command} {' '.join(files)} && {UP}"
+    return f"./scripts/init && {UP}"
 
 
 # The certificate ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from scripts.diagnosis.commands import run
 from scripts.diagnosis.configuration import EDIT
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, unknown, warning
 from scripts.diagnosis.host import wanted_secrets
-from scripts.diagnosis.installation import UP, Container, Installation, unescaped, variables_of, version_tuple
+from scripts.diagnosis.installation import (
+    REFUSED,
+    UP,
+    Container,
+    Installation,
+    replicas_of,
+    unescaped,
+    variables_of,
+    version_tuple,
+)
 
 OLDEST_ENGINE = (26, 1)
 OLDEST_COMPOSE = (2, 26)
@@ -33,7 +42,7 @@ def engine(installation: Installation) -> Findings:
     if version_tuple(version) < OLDEST_ENGINE:
         yield warning(
             "engine",
-            f"The engine is {version}; 26.1 is the oldest that is tested.",
+            f"The engine is {version}; {_dotted(OLDEST_ENGINE)} is the oldest that is tested.",
             "sudo apt-get update && sudo apt-get upgrade",
         )
     else:
@@ -44,10 +53,14 @@ def engine(installation: Installation) -> Findings:
         yield problem("compose", f"{reason}.", "sudo ./scripts/install-docker")
         return
     if version_tuple(compose) < OLDEST_COMPOSE:
-        message = f"Compose is {compose}; 2.26 or newer is needed."
+        message = f"Compose is {compose}; {_dotted(OLDEST_COMPOSE)} or newer is needed."
         yield problem("compose", message, "sudo ./scripts/install-docker")
     else:
         yield ok("compose", f"Compose is {compose}.")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)
 
 
 def _no_engine(reason: str, *, embedded: bool) -> Finding:
@@ -65,8 +78,6 @@ def _no_engine(reason: str, *, embedded: bool) -> Finding:
 
 INTERRUPTED = "The first start of this database was interrupted"
 """What db/entrypoint.sh says."""
-REFUSED = 78
-"""EX_CONFIG: how the application and nginx end when the configuration is wrong."""
 
 
 def containers(installation: Installation) -> Findings:
@@ -81,7 +92,7 @@ def containers(installation: Installation) -> Findings:
     services = installation.services
     for service, wanted in services.items():
         of_it = installation.all_of(service)
-        replicas = int(wanted.get("deploy", {}).get("replicas", wanted.get("scale", 1)))
+        replicas = replicas_of(wanted)
         if len(of_it) < replicas:
             lacking = f"{replicas - len(of_it)} of {replicas} containers of {service} are missing."
             found.append(problem(f"containers.{service}", lacking, UP))
@@ -255,6 +266,8 @@ def images(installation: Installation) -> Findings:
     found, seen = [], 0
     for service, pairs in IN_THE_IMAGE.items():
         try:
+            if service == "db" and not installation.starts_database:
+                continue
             container = installation.one_of(service)
             differing = _differing(installation, container, pairs)
         except NotSeen as reason:
@@ -399,8 +412,9 @@ RESOLVE = "import json, socket, sys; print(json.dumps([item[4][0] for item in so
 
 def names(installation: Installation) -> Findings:
     """Resolve the names by which the services reach each other, where they do it."""
-    installation.configuration()
-    for asker, name in (("backend", "db"), ("nginx", "backend")):
+    # A server of somebody else is found, or not, when a backend signs in there.
+    pairs = [("backend", "db")] if installation.starts_database else []
+    for asker, name in [*pairs, ("nginx", "backend")]:
         identity = f"dns.{name}"
         try:
             container = installation.one_of(asker)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 
 from scripts.diagnosis.commands import run
+from scripts.diagnosis.configuration import EDIT
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, ok, problem, unknown, warning
 from scripts.diagnosis.installation import UP, Installation
 
 VOLUME = "/var/lib/postgresql"
 MAJORS = range(12, 31)
 
+OF_SOMEBODY_ELSE = "The database is a server of somebody else (DB_REPLICAS=0)"
+
 
 def volume(installation: Installation) -> Findings:
     """Compare the PostgreSQL of the image with the one that wrote the data; also while the database is down."""
-    installation.service("db")
+    if not installation.starts_database:
+        yield ok("volume", f"{OF_SOMEBODY_ELSE}: there is no volume whose version could differ.")
+        return
     there = installation.all_of("db")
     if not there:
         raise NotSeen("the database has no container")
@@ -52,7 +57,7 @@ def judge_volume(image: str, written: str | None, others: dict[str, str]) -> Fin
 def migrations(installation: Installation) -> Findings:
     """Ask a running backend for the migrations that the database lacks."""
     backend = installation.one_of("backend")
-    if "db" in installation.services:
+    if installation.starts_database:
         installation.one_of("db")
     done = installation.execute(backend, "python", "manage.py", "showmigrations", "--plan", seconds=30)
     if done.status:
@@ -86,8 +91,12 @@ def connections(installation: Installation) -> Findings:
     except NotSeen as reason:
         if not re.search("too many clients|connection slots", str(reason)):
             raise
-        message = "Every connection is taken, those that are reserved to the superuser too."
-        yield problem("connections.taken", message, "docker compose restart db")
+        if installation.starts_database:
+            message = "Every connection is taken, those that are reserved to the superuser too."
+            yield problem("connections.taken", message, "docker compose restart db")
+        else:
+            message = "Every connection that the server gives to this stack is taken."
+            yield problem("connections.taken", message, "docker compose restart backend upkeep")
         return
     yield judge_arithmetic(
         installation,
@@ -96,24 +105,34 @@ def connections(installation: Installation) -> Findings:
         replicas=len(backends),
         reserved=figures["POSTGRES_RESERVED_CONNECTIONS"],
         available=settings["max_connections"],
+        ours=installation.starts_database,
     )
-    yield judge_usage(taken, settings["max_connections"] - settings["superuser_reserved_connections"])
+    available = settings["max_connections"] - settings["superuser_reserved_connections"]
+    yield judge_usage(taken, available, END_OTHERS if installation.starts_database else NAME_THEM)
 
 
 def _of_the_server(installation: Installation) -> tuple[dict[str, int], int]:
     rows = installation.sql(
         "SELECT name, setting FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections')"
         " UNION ALL SELECT 'taken', count(*)::text FROM pg_stat_activity"
-        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        # Of the sessions of other roles the application's sees the user only, and of the server's own not even that.
+        " WHERE coalesce(backend_type = 'client backend', usesysid IS NOT NULL) AND pid <> pg_backend_pid()"
     )
     figures = {name: int(value) for name, value in rows}
     return figures, figures.pop("taken")
 
 
 def judge_arithmetic(
-    installation: Installation, *, workers: int, threads: int, replicas: int, reserved: int, available: int
+    installation: Installation,
+    *,
+    workers: int,
+    threads: int,
+    replicas: int,
+    reserved: int,
+    available: int,
+    ours: bool = True,
 ) -> Finding:
-    """Judge whether every thread that runs can have its connection."""
+    """Judge whether every thread that runs can have its connection; ``ours``: it can be told to accept more."""
     needed = workers * threads * replicas + reserved
     said = (
         f"{workers} workers x {threads} threads x {replicas} replicas + {reserved} reserved = {needed} connections,"
@@ -121,8 +140,10 @@ def judge_arithmetic(
     )
     if needed > available:
         mend = f"{installation.assignment('POSTGRES_MAX_CONNECTIONS', str(needed))} && {UP}"
+        if not ours:
+            mend = f"{EDIT}  # lower WEB_CONCURRENCY, GUNICORN_THREADS or BACKEND_REPLICAS"
         # What .env says may be enough, and only not be applied.
-        if int(installation.setting("POSTGRES_MAX_CONNECTIONS", "0")) >= needed:
+        elif int(installation.setting("POSTGRES_MAX_CONNECTIONS", "0")) >= needed:
             mend = UP
         return problem("connections", f"{said}.", mend)
     return ok("connections", f"{said}.")
@@ -130,15 +151,21 @@ def judge_arithmetic(
 
 CROWDED = 0.8
 
+END_OTHERS = (
+    'docker compose exec db psql -U postgres -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
+    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    " AND usename <> 'transactions_app' AND usename <> 'transactions_migrator'\""
+)
+# The address as ./scripts/shell says it.
+NAME_THEM = (
+    'psql "$(cat secrets/migrator_database_url)" -c "SELECT usename, count(*) FROM pg_stat_activity GROUP BY 1"'
+    "  # then end those that nobody needs"
+)
 
-def judge_usage(taken: int, available: int) -> Finding:
+
+def judge_usage(taken: int, available: int, mend: str = END_OTHERS) -> Finding:
     """Judge how many connections are taken now."""
     said = f"{taken} of {available} connections are taken"
-    mend = (
-        'docker compose exec db psql -U postgres -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
-        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        " AND usename <> 'transactions_app' AND usename <> 'transactions_migrator'\""
-    )
     if taken >= available:
         return problem("connections.taken", f"{said}: requests are refused.", mend)
     if taken > available * CROWDED:
@@ -151,6 +178,10 @@ DURABLE = {"fsync": "on", "full_page_writes": "on", "data_checksums": "on"}
 
 def durability(installation: Installation) -> Findings:
     """Ask the database whether it keeps what it has acknowledged."""
+    if not installation.starts_database:
+        # What stands in its settings is not all: some services keep their data safe in another way.
+        yield ok("durability", f"{OF_SOMEBODY_ELSE}, who answers for what it keeps.")
+        return
     wanted = ", ".join(f"'{name}'" for name in [*DURABLE, "synchronous_commit"])
     settings = dict(installation.sql(f"SELECT name, setting FROM pg_settings WHERE name IN ({wanted})"))  # noqa: S608
     wrong = [name for name, value in DURABLE.items() if settings.get(name) != value]
@@ -172,7 +203,12 @@ def release(installation: Installation) -> Findings:
     try:
         rows = installation.sql("SHOW server_version")
     except NotSeen as reason:
-        yield unknown("postgres", str(reason))
+        # Nothing else says that a server of somebody else is away; where no backend runs, `containers` has said that.
+        if not installation.starts_database and installation.serving("backend"):
+            mend = "${EDITOR:-vi} secrets/database_url && docker compose up --detach --force-recreate backend upkeep"
+            yield problem("postgres", f"A backend cannot use the database: {reason}.", mend)
+        else:
+            yield unknown("postgres", str(reason))
         return
     yield ok("postgres", f"PostgreSQL {rows[0][0].split()[0]} answers.")
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,23 @@ from scripts.diagnosis.findings import NotSeen
 
 ROOT = Path(__file__).resolve().parents[2]
 UP = "./scripts/up --detach"
+REFUSED = 78
+"""EX_CONFIG: how the application, nginx and the check of .env end when the configuration is wrong."""
+
+ASK = """
+import json, sys
+import django
+django.setup()
+from django.db import Error, connection, transaction
+try:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute(sys.stdin.read())
+        print(json.dumps([[str(value) for value in row] for row in cursor.fetchall()]))
+except Error as error:
+    sys.exit(" ".join(str(error).split()))
+"""
+"""Asks the database that a backend uses, in its own way: its address, its role, its certificates."""
 
 T = TypeVar("T")
 
@@ -50,6 +68,8 @@ class Declared:
     default: str | None
     optional: bool
     secret: bool
+    files: tuple[str, ...] = ()
+    """Those in secrets/ that hold its value in containers."""
 
 
 def read_registry(text: str) -> dict[str, Declared]:
@@ -61,7 +81,10 @@ def read_registry(text: str) -> dict[str, Declared]:
         if match:
             required, optional = "\n# Required" in comment, "\n# Optional" in comment
             default = None if required or optional else match[2]
-            found[match[1]] = Declared(match[1], default, optional, " A secret" in comment)
+            said = comment.partition(" A secret")
+            found[match[1]] = Declared(
+                match[1], default, optional, bool(said[1]), tuple(re.findall(r"secrets/\w+", said[2]))
+            )
         elif line.startswith("# "):
             comment += f"\n{line}"
         elif not line.strip():
@@ -159,6 +182,16 @@ class Installation:
         except OSError as error:
             raise NotSeen(f".env cannot be read: {error.strerror}") from None
 
+    @fact
+    def refusals(self) -> list[str]:
+        """Return why ./scripts/up would refuse .env and secrets/; as check_configuration in scripts/lib.sh asks."""
+        python = ("env", f"PYTHONPATH={self.root / 'backend'}", sys.executable, "-B", "-P", "-s")
+        secrets = () if self.is_embedded() else ("--containers",)
+        done = run(*python, "-m", "config.env_file", *secrets, str(self.root / ".env"))
+        if done.status not in {0, REFUSED}:
+            raise NotSeen(f"the check of .env failed: {done.last_line()}")
+        return [line.replace(f"{self.root}/", "") for line in re.findall(r"(?m)^  - (.+)$", done.stderr)]
+
     def setting(self, name: str, default: str = "") -> str:
         """Return a variable as Compose would see it: from the shell, .env, or its declared default."""
         if os.environ.get(name):
@@ -188,6 +221,14 @@ class Installation:
             return b"embedded" in Path(f"/proc/{int(pid)}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False
+
+    def is_embedded(self) -> bool:
+        """Whether the stack that is here is the embedded one; as stack_mode in scripts/lib.sh."""
+        try:
+            self.engine()
+        except NotSeen:
+            return self.embedded_runs() or (self.root / "var/embedded/postgres").is_dir()
+        return self.embedded_runs()
 
     # The engine -------------------------------------------------------------------------------------------------------
 
@@ -266,6 +307,11 @@ class Installation:
         ]
         return sorted(of_the_stack, key=lambda container: container.name)
 
+    @property
+    def starts_database(self) -> bool:
+        """Whether the database is a container of this stack; if not, it is a server of somebody else."""
+        return replicas_of(self.services.get("db", {"scale": 0})) > 0
+
     def all_of(self, service: str) -> list[Container]:
         """Return the containers of one service."""
         return [container for container in self.containers() if container.service == service]
@@ -312,7 +358,13 @@ class Installation:
         return None
 
     def sql(self, statement: str) -> list[list[str]]:
-        """Return the rows that a statement has in the stack's database, asked over its own loopback address."""
+        """Return the rows that a statement has in the stack's database.
+
+        One of its own is asked as the superuser, over its loopback address; one of somebody else by a backend, as the
+        application's role, whom PostgreSQL does not show everything.
+        """
+        if not self.starts_database:
+            return self._sql_of_backend(statement)
         done = self.execute(
             self.one_of("db"),
             *("env", "PGCONNECT_TIMEOUT=3", "PGOPTIONS=-c statement_timeout=5000 -c default_transaction_read_only=on"),
@@ -321,6 +373,18 @@ class Installation:
         if done.status:
             raise NotSeen(f"the database did not answer: {done.last_line()}")
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def _sql_of_backend(self, statement: str) -> list[list[str]]:
+        ask = ("env", "DJANGO_SETTINGS_MODULE=config.settings", "python", "-c", ASK)
+        done = self.execute(self.one_of("backend"), *ask, text=statement, seconds=30)
+        if done.status:
+            raise NotSeen(f"the database did not answer: {done.last_line()}")
+        return [list(row) for row in json.loads(done.stdout)]
+
+
+def replicas_of(service: dict[str, Any]) -> int:
+    """Return how many containers of a service there should be."""
+    return int(service.get("deploy", {}).get("replicas", service.get("scale", 1)))
 
 
 def variables_of(about: dict[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5 KILLS=10.
 """
 
+import json
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ import pytest
 
 from tests.deploy.conftest import IMAGES, Site, kill_at_once
 from tests.operations.certificates import Authority, Files
-from tests.stack.containers import Stack, docker, eventually, free_port
+from tests.stack.containers import Stack, docker, eventually, free_port, run
 from tests.stack.images import built
 from tests.stack.load import Load
 from tests.stack.people import connect, sign_up
@@ -407,6 +408,43 @@ def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_s
         site.script("deploy", following)
         site.assert_serves(following)
         assert load.failures == [], f"killed after {moment:.1f} s of {usual:.1f}"
+
+
+def finding(site: Site) -> dict[str, str]:
+    """Return what ./scripts/doctor says about deployments."""
+    report = json.loads(site.script("doctor", "--json", check=False).stdout)
+    return next(item for item in report["findings"] if item["id"] == "deployment")
+
+
+def test_doctor_names_a_deployment_that_was_killed_and_the_command_that_completes_it(site: Site, deployed: str) -> None:
+    before, killed = finding(site), site.release()
+    process = site.begin("deploy", killed)
+    eventually(lambda: killed in site.running("backend"), within=ONE_SECONDS, what="a new backend was started")
+    kill_at_once(process)
+
+    found = finding(site)
+    run("bash", "-c", found["mend"], timeout=ONE_SECONDS, cwd=site.stack.checkout)
+
+    assert before["level"] == "ok"
+    assert found["level"] == "problem"
+    assert f"release {killed} was interrupted" in found["message"]
+    assert finding(site)["level"] == "ok"
+    site.assert_serves(killed)
+
+
+def test_a_deployment_that_was_killed_before_it_changed_anything_is_cleared_up_after(site: Site, deployed: str) -> None:
+    site.script("deploy", "--force", deployed)  # which leaves nothing to deploy
+    number = int(site.history()[-1][1]) + 1
+    with (site.stack.checkout / "var/releases.log").open("a") as file:
+        file.write(f"2026-01-01T00:00:00Z\tdeploy\t{number}\t{deployed}\tstarted\n")
+
+    found = finding(site)
+    run("bash", "-c", found["mend"], timeout=ONE_SECONDS, cwd=site.stack.checkout)
+
+    assert found["level"] == "problem"
+    assert site.history()[-1][0] == "recovered"
+    assert finding(site)["level"] == "ok"
+    site.assert_serves(deployed)
 
 
 def test_a_deployment_that_is_told_to_stop_puts_everything_back(site: Site, load: Load, seed: int) -> None:

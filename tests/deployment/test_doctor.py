@@ -3,6 +3,7 @@
 What it sees of a running stack is in tests/operations/test_doctor.py.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts.diagnosis import configuration, containers, database, host, proxy
+from scripts.diagnosis import configuration, containers, database, deployment, host, proxy
 from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
@@ -44,6 +45,8 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of its own, initialised, whose port is free."""
     folder = tmp_path / "checkout"
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    # What ./scripts/up checks .env with.
+    shutil.copytree(ROOT / "backend/config", folder / "backend/config", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("env.example", "docker-compose.yml", "docker-compose.listeners.yml"):
         shutil.copy(ROOT / name, folder)
     # No database of this host is any of its business.
@@ -156,6 +159,41 @@ def test_an_engine_that_refuses_this_account_is_told_from_one_that_is_away(
     found = findings(checkout, PATH=path_without_engine)
 
     assert "groups docker" in found["engine"]["mend"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "compose", "levels"),
+    [
+        ("26.1.5+dfsg1", "2.26.1", ("ok", "ok")),
+        ("26.1", "v2.26.0-4", ("ok", "ok")),
+        ("26.0.2", "2.26.1", ("warning", "ok")),
+        ("20.10.24", "2.25.9", ("warning", "problem")),
+        ("9.9", "2.9.0", ("warning", "problem")),
+    ],
+)
+def test_versions_that_are_too_old_are_found(
+    checkout: Path, path_without_engine: str, engine: str, compose: str, levels: tuple[str, str]
+) -> None:
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text(
+        "#!/usr/bin/env bash\ncase $1:$2 in\n"
+        f"""  version:--format) echo '{{"Version": "{engine}"}}' ;;\n"""
+        f"  compose:version) echo {compose} ;;\n  *) exit 1 ;;\nesac\n"
+    )
+    fake.chmod(0o755)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert (found["engine"]["level"], found["compose"]["level"]) == levels
+    for name, version, level in zip(("engine", "compose"), (engine, compose.removeprefix("v")), levels, strict=True):
+        assert version in found[name]["message"]
+        assert level == "ok" or re.search(r"(26\.1 is the oldest|2\.26 or newer)", found[name]["message"])
+
+
+def test_the_scripts_want_the_same_compose() -> None:
+    library = (ROOT / "scripts/lib.sh").read_text()
+
+    assert re.findall(r"version_at_least ([\d.]+) ", library) == [".".join(map(str, containers.OLDEST_COMPOSE))]
 
 
 def test_without_python_it_says_so_in_the_same_form(checkout: Path, path_without_engine: str) -> None:
@@ -279,6 +317,102 @@ def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_w
     assert "hunter2" not in json.dumps(found)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("NGINX_AUTH_RATE=nonsense", "Accepted: a number from 1 to 99999 and r/s or r/m."),
+        ("UPKEEP_INTERVAL_SECONDS=nonsense", "Accepted: 1 to 86400."),
+        ("DB_MEMORY_MB=0nonsense", "is not a whole number."),
+        ("POSTGRES_HOST=nonsense", "has no effect in .env. Remove it"),
+        ("DJANGO_LOG_LEVEL=$nonsense", "Put the value into single quotes."),
+    ],
+)
+def test_what_up_would_refuse_of_env_is_found_while_nothing_runs(
+    checkout: Path, path_without_engine: str, line: str, says: str
+) -> None:
+    accepted = findings(checkout, PATH=path_without_engine)
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\n")
+    name = line.partition("=")[0]
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert accepted["values"]["level"] == "ok"
+    assert found[f"values.{name}"]["level"] == "problem"
+    assert says in found[f"values.{name}"]["message"]
+    assert found[f"values.{name}"]["mend"] == f"${{EDITOR:-vi}} .env && ./scripts/up --detach  # {name}"
+    assert "nonsense" not in json.dumps(found)
+
+
+def test_a_value_of_the_shell_is_mended_there(checkout: Path, path_without_engine: str) -> None:
+    found = findings(checkout, PATH=path_without_engine, NGINX_AUTH_RATE="nonsense")
+
+    assert found["values.NGINX_AUTH_RATE"]["mend"] == "unset NGINX_AUTH_RATE && ./scripts/up --detach"
+
+
+SECRETS: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
+    "a key that is too short": (
+        "JWT_SIGNING_KEY", "jwt_signing_key", lambda path: path.write_text("nonsense"),
+        "${EDITOR:-vi} secrets/jwt_signing_key && ",
+    ),
+    "an empty key": ("JWT_SIGNING_KEY", "jwt_signing_key", lambda path: path.write_text(""), "./scripts/init && "),
+    "no key": ("DJANGO_SECRET_KEY", "django_secret_key", Path.unlink, "./scripts/init && "),
+    "an address of another form": (
+        "EMAIL_URL", "email_url", lambda path: path.write_text("nonsense"), "${EDITOR:-vi} secrets/email_url && ",
+    ),
+    "a password of several": (
+        "POSTGRES_PASSWORD", "postgres_migrator_password", lambda path: path.write_text("nonsense"),
+        "secrets/postgres_migrator_password && ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SECRETS)
+def test_what_up_would_refuse_of_secrets_is_found_while_nothing_runs(
+    checkout: Path, path_without_engine: str, what: str
+) -> None:
+    name, file, break_it, mend = SECRETS[what]
+    break_it(checkout / "secrets" / file)
+
+    found = findings(checkout, PATH=path_without_engine)
+
+    assert found[f"values.{name}"]["level"] == "problem"
+    assert mend in found[f"values.{name}"]["mend"]
+    assert "nonsense" not in json.dumps(found)
+
+
+def test_secrets_are_no_matter_of_the_embedded_stack(checkout: Path, path_without_engine: str) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("EMAIL_URL=consolemail://\n")
+    with_containers = findings(checkout, PATH=path_without_engine)
+    (checkout / "var/embedded/postgres").mkdir(parents=True)
+
+    embedded = findings(checkout, PATH=path_without_engine)
+
+    assert with_containers["values.EMAIL_URL"]["level"] == "problem"
+    assert embedded["values"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("line", ["API_PORT=8081", "API_PORT=8081\nHTTP_PORT=8081"])
+def test_a_variable_that_was_renamed_is_found_and_the_command_mends_it(
+    checkout: Path, path_without_engine: str, line: str
+) -> None:
+    registry = checkout / "backend/config/env.py"
+    before, between, after = registry.read_text().partition("renamed: ClassVar[Mapping[str, str]] = {")
+    registry.write_text(f'{before}{between}"API_PORT": "HTTP_PORT"{after}')
+    with (checkout / ".env").open("a") as file:
+        file.write(f"{line}\n")
+
+    found = findings(checkout, PATH=path_without_engine)
+    mend = found["variables.API_PORT"]["mend"].replace("./scripts/up --detach", "true")
+    subprocess.run(["bash", "-c", mend], cwd=checkout, check=True)
+
+    assert found["variables.API_PORT"]["message"] == ".env sets API_PORT, which is now called HTTP_PORT."
+    assert found["values"]["level"] == "ok", "it is said once"
+    assert (checkout / ".env").read_text().splitlines().count("HTTP_PORT=8081") == 1
+    assert findings(checkout, PATH=path_without_engine)["variables"]["level"] == "ok"
+
+
 BREAKAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ".env that others read": ("permissions.env", lambda root: (root / ".env").chmod(0o644), "warning"),
     ".env that others change": ("permissions.env", lambda root: (root / ".env").chmod(0o622), "problem"),
@@ -369,12 +503,22 @@ def test_database_version_is_judged_against_the_volume(
 @pytest.mark.parametrize(("available", "level"), [(26, "ok"), (25, "problem")])
 def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, level: str) -> None:
     installation = Installation(checkout)
-    sizes = {"workers": 2, "threads": 4, "replicas": 2, "reserved": 10}
 
-    found = database.judge_arithmetic(installation, **sizes, available=available)
+    found = database.judge_arithmetic(installation, workers=2, threads=4, replicas=2, reserved=10, available=available)
 
     assert found.level == level
     assert "= 26 connections" in found.message
+
+
+def test_a_server_of_somebody_else_is_not_told_to_accept_more(checkout: Path) -> None:
+    def judged(*, ours: bool) -> str:
+        return database.judge_arithmetic(
+            Installation(checkout), workers=30, threads=4, replicas=2, reserved=10, available=200, ours=ours
+        ).mend
+
+    assert "POSTGRES_MAX_CONNECTIONS=250" in judged(ours=True)
+    assert "POSTGRES_MAX_CONNECTIONS" not in judged(ours=False)
+    assert "lower WEB_CONCURRENCY" in judged(ours=False)
 
 
 @pytest.mark.parametrize(("taken", "level"), [(10, "ok"), (90, "warning"), (97, "problem")])
@@ -417,6 +561,161 @@ def test_a_port_that_another_process_has_is_named_with_a_free_one(checkout: Path
     other = re.search(r"HTTP_PORT=(\d+)", found.mend)
     assert other
     assert int(other[1]) != port
+
+
+# Containers -----------------------------------------------------------------------------------------------------------
+
+
+def container(service: str = "backend", state: dict[str, object] | None = None) -> Container:
+    """A container of the project `it`, which runs unless ``state`` says otherwise."""
+    running = {"Status": "running", "Running": True, "Paused": False, "Restarting": False, "OOMKilled": False}
+    labels = {"com.docker.compose.service": service}
+    return Container({
+        "Id": "0", "Name": f"/it-{service}-1", "Config": {"Labels": labels, "Env": []},
+        "State": {**running, "ExitCode": 0, **(state or {})},
+    })  # fmt: skip
+
+
+def ended(status: int, **state: object) -> dict[str, object]:
+    return {"Status": "exited", "Running": False, "ExitCode": status, **state}
+
+
+def project(checkout: Path, *present: Container, **services: dict[str, Any]) -> Installation:
+    """A checkout with these containers and these services."""
+    installation = Installation(checkout)
+    facts = {"engine": {}, "configuration": {"name": "it", "services": services}, "containers": list(present)}
+    installation.facts.update({name: (True, value) for name, value in facts.items()})
+    return installation
+
+
+RAISE = "./scripts/up --detach  # after raising its *_MEMORY_MB in .env"
+EDIT = "docker compose logs --tail 30 backend; ${EDITOR:-vi} .env && ./scripts/up --detach"
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "says", "mend"),
+    [
+        ({"Health": {"Status": "unhealthy"}}, "problem", "it-backend-1 is unhealthy.",
+         "docker compose logs --tail 50 backend; docker compose restart backend"),
+        ({"Health": {"Status": "starting"}}, "warning", "it-backend-1 is starting.", "sleep 30; ./scripts/doctor"),
+        ({"OOMKilled": True}, "problem", "it-backend-1 has hit its memory limit.", RAISE),
+        ({"Paused": True}, "problem", "it-backend-1 is paused.", "docker compose unpause backend"),
+        (ended(137, OOMKilled=True), "problem", "it-backend-1 is exited: it hit its memory limit.", RAISE),
+        (ended(78), "problem", "it-backend-1 is exited: it refuses the configuration (NGINX_AUTH_RATE).", EDIT),
+        (ended(78, Restarting=True), "problem", "it-backend-1 starts again and again: it refuses", EDIT),
+        (ended(1), "problem", "it-backend-1 is exited, exit status 1;", "./scripts/up --detach"),
+    ],
+)  # fmt: skip
+def test_containers_are_judged_by_their_state(
+    checkout: Path, path_without_engine: str, monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, object], level: str, says: str, mend: str,
+) -> None:  # fmt: skip
+    fake = Path(path_without_engine) / "docker"
+    fake.write_text("#!/usr/bin/env bash\necho '  - NGINX_AUTH_RATE is malformed: canary' >&2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", path_without_engine)
+    one = container(state=state)
+
+    (found,) = containers.containers(project(checkout, one, backend={}))
+
+    assert (found.id, found.level, found.mend) == ("containers.backend-1", level, mend)
+    assert says in found.message
+    assert "canary" not in found.message
+
+
+def test_containers_that_are_as_they_should_be_are_no_finding(checkout: Path) -> None:
+    serving = container(state={"Health": {"Status": "healthy"}})
+    finished = container("migrate", ended(0))
+
+    (found,) = containers.containers(project(checkout, serving, finished, backend={}, migrate={"restart": "no"}))
+
+    assert (found.id, found.level) == ("containers", "ok")
+
+
+def test_containers_of_services_that_there_are_no_more_are_found(checkout: Path) -> None:
+    (found,) = containers.containers(project(checkout, container(), container("redis"), backend={}))
+
+    assert (found.id, found.level, found.mend) == ("containers.orphans", "warning", "./scripts/up --detach")
+    assert found.message.endswith(": redis.")
+
+
+# Deployments ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployed(checkout: Path) -> Path:
+    """A checkout in which a release was deployed."""
+    (checkout / "var").mkdir()
+    (checkout / "var/releases.log").write_text("2026-01-01T00:00:00Z\tdeploy\t4\tv4\tin service\n")
+    return checkout
+
+
+def of_deployments(checkout: Path, *numbers: str) -> Installation:
+    backends = [container() for _number in numbers]
+    for backend, number in zip(backends, numbers, strict=True):
+        backend.about["Config"]["Labels"]["transactions.deployment"] = number
+    return project(checkout, *backends, backend={})
+
+
+def record(checkout: Path, *fields: str) -> None:
+    with (checkout / "var/releases.log").open("a") as file:
+        file.write("\t".join(("2026-01-02T00:00:00Z", *fields)) + "\n")
+
+
+def test_a_deployment_that_ended_is_no_finding(checkout: Path, deployed: Path) -> None:
+    never = deployment.deployment(of_deployments(checkout.parent, "0", "0"))
+
+    assert levels(never) == levels(deployment.deployment(of_deployments(deployed, "4", "4"))) == {"deployment": "ok"}
+
+
+@pytest.mark.parametrize(("action", "mend"), [("deploy", "./scripts/deploy v5"), ("rollback", "./scripts/rollback")])
+def test_a_deployment_that_was_interrupted_is_found(deployed: Path, action: str, mend: str) -> None:
+    record(deployed, action, "5", "v5", "started")
+
+    (found,) = deployment.deployment(of_deployments(deployed, "4", "4"))
+
+    assert (found.level, found.mend) == ("problem", mend)
+    assert "release v5 was interrupted" in found.message
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mend"), [("in service", "./scripts/deploy v5"), ("failed: nothing", "./scripts/deploy")]
+)
+def test_backends_of_two_deployments_are_found(deployed: Path, outcome: str, mend: str) -> None:
+    record(deployed, "deploy", "5", "v5", outcome)
+
+    (found,) = deployment.deployment(of_deployments(deployed, "4", "5", "5"))
+
+    assert (found.level, found.mend) == ("problem", mend)
+    assert "of 2 deployments are there (4, 5)" in found.message
+
+
+def test_a_deployment_that_is_under_way_is_told_from_one_that_was_interrupted(deployed: Path) -> None:
+    record(deployed, "deploy", "5", "v5", "started")
+    installation = of_deployments(deployed, "4", "5")
+    lock = deployed / "var/deploy.lock"
+    lock.write_text(f"{os.getpid()}\n")
+
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        under_way = levels(deployment.deployment(installation))
+        lock.write_text("999999999\n")
+        left_by_a_killed_one = levels(deployment.deployment(installation))
+    lock.write_text(f"{os.getpid()}\n")
+    given_back = levels(deployment.deployment(installation))
+
+    assert under_way == {"deployment": "ok"}
+    assert left_by_a_killed_one == given_back == {"deployment": "problem"}
+
+
+def test_an_interrupted_deployment_is_found_without_an_engine(deployed: Path, path_without_engine: str) -> None:
+    ended = findings(deployed, PATH=path_without_engine)
+    record(deployed, "deploy", "5", "v5", "started")
+
+    interrupted = findings(deployed, PATH=path_without_engine)
+
+    assert ended["deployment"]["level"] == "unknown", "backends of another deployment could be there"
+    assert interrupted["deployment"]["level"] == "problem"
 
 
 # The certificate ------------------------------------------------------------------------------------------------------

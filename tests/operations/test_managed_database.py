@@ -19,6 +19,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.operations.certificates import Authority
+from tests.operations.test_doctor import examine, wrong
 from tests.stack.containers import Container, Result, Stack, docker, eventually, free_port, run
 from tests.stack.people import connect, sign_up, unique
 
@@ -190,6 +191,29 @@ def test_shell_says_how_to_reach_it(started: Started) -> None:
     assert result.returncode == 1
     assert "DB_REPLICAS is 0" in result.stderr
     assert 'next: psql "$(cat secrets/migrator_database_url)"' in result.stderr
+
+
+def test_doctor_looks_at_everything_and_finds_nothing_wrong(started: Started) -> None:
+    found = examine(started.stack, **started.environment)
+
+    assert wrong(found) == {}
+    assert "connections are taken" in found["connections.taken"]["message"]
+    for name in ("clock.db", "postgres", "connections", "migrations"):
+        assert found[name]["level"] == "ok", name
+    for name in ("volume", "durability"):
+        assert "DB_REPLICAS=0" in found[name]["message"], name
+
+
+def test_doctor_says_that_it_is_away(started: Started, managed: Managed) -> None:
+    docker("pause", managed.container.id)
+    try:
+        found = examine(started.stack, **started.environment)
+    finally:
+        docker("unpause", managed.container.id)
+    eventually(started.stack.is_ready, within=40, what="the database is back")
+
+    assert found["postgres"]["level"] == "problem"
+    assert "secrets/database_url" in found["postgres"]["mend"]
 
 
 def test_every_connection_over_the_network_is_encrypted(started: Started, managed: Managed) -> None:
