@@ -61,12 +61,11 @@ def test_refresh_stores_no_token(anonymous: APIClient, token: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_refresh_of_one_token_by_many_at_once_succeeds_once(alice: User) -> None:
+    def statuses(token: str) -> list[int]:
+        return sorted(at_once(HANDS, lambda _: int(refresh(APIClient(), token).status_code)))
+
     for _ in range(ROUNDS):
-        token = str(new_session(alice))
-
-        statuses = sorted(at_once(HANDS, lambda _, token=token: refresh(APIClient(), token).status_code))
-
-        assert statuses == [HTTPStatus.OK] + [HTTPStatus.UNAUTHORIZED] * (HANDS - 1)
+        assert statuses(str(new_session(alice))) == [HTTPStatus.OK] + [HTTPStatus.UNAUTHORIZED] * (HANDS - 1)
     assert BlacklistedToken.objects.count() == ROUNDS
     assert OutstandingToken.objects.count() == 2 * ROUNDS
 
