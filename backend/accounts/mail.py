@@ -102,7 +102,8 @@ def owner_of(*, uid: str, token: str, kind: OutgoingMail.Kind) -> User | None:
         key = int(urlsafe_base64_decode(uid).decode("ascii"))
     except ValueError:
         return None
-    account = _addressees(kind).select_for_update().filter(pk=key).first()
+    # No stronger than saving it: a refresh that has locked its session must reach the account (User.close).
+    account = _addressees(kind).select_for_update(no_key=True).filter(pk=key).first()
     return account if account and TOKENS[kind].check_token(account, token) else None
 
 

@@ -110,6 +110,11 @@ class User(AbstractUser):
         self.last_login = None
         self.set_unusable_password()
         with transaction.atomic():
+            # A new name locks the account for refreshes as well, which have locked their session by then and look for
+            # the account because of a foreign key: each would wait for the other. So first a lock that keeps logins
+            # out, but no refresh; then the sessions, so that no refresh is under way when the name changes.
+            User.objects.select_for_update(no_key=True).get(pk=self.pk)
+            list(Session.objects.live().filter(user=self).select_for_update(no_key=True).values_list("pk"))
             self.save()
             # Where its owner was is of no use to anybody: nobody logs in here any more.
             Session.objects.filter(user=self).update(client_address=None, user_agent="")

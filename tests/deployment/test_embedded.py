@@ -35,6 +35,10 @@ class Embedded:
     base_url: str
 
     def run(self, script: str, *arguments: str) -> str:
+        return self.hear(script, *arguments)[0]
+
+    def hear(self, script: str, *arguments: str) -> tuple[str, str]:
+        """Run a script; return its output, and what it says to a person."""
         done = subprocess.run(
             [self.checkout / "scripts" / script, *arguments],
             env=self.environment,
@@ -45,7 +49,7 @@ class Embedded:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return done.stdout, done.stderr
 
     def log(self) -> str:
         return (self.checkout / "var/embedded/log").read_text()
@@ -178,4 +182,19 @@ def test_whatever_ends_ends_the_rest(embedded: Embedded) -> None:
 def test_down_ends_both(embedded: Embedded) -> None:
     embedded.run("down")
 
+    assert embedded.processes() == []
+
+
+def test_without_an_engine_plain_up_serves_it_and_says_so(embedded: Embedded) -> None:
+    alone = replace(embedded, environment={**embedded.environment, "DOCKER_HOST": "unix:///nonexistent"})
+    alone.run("down")
+
+    announced, said = alone.hear("up", "--detach")
+
+    assert "up: no container engine answers: serving the embedded stack (./scripts/install-docker" in said
+    assert f"{embedded.base_url}/api/transactions/" in announced
+    assert embedded.processes("gunicorn")
+    with embedded.client() as client:
+        assert client.get("/readyz").status_code == HTTPStatus.OK
+    alone.run("down")
     assert embedded.processes() == []

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from config.env import Environment
 from tests.deployment.conftest import ROOT
 
 LOCKS = ["requirements.txt", "requirements-embedded.txt", "requirements-dev.txt"]
@@ -77,6 +78,73 @@ def test_what_a_checkout_grows_is_ignored() -> None:
     ).stdout.split()
 
     assert ignored == grown
+
+
+# README.md ------------------------------------------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+VARIABLES = {variable.name: variable for variable in Environment.variables()}
+
+
+def code(text: str) -> list[str]:
+    """Return what is set as code."""
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the cells of the table under a heading, without its head."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    table = [re.split(r"\s*\|\s*", line.strip("| ")) for line in section.splitlines() if line.startswith("|")]
+    assert len(table) > 2, heading
+    return table[2:]
+
+
+def test_readme_is_read_on_two_screens() -> None:
+    assert len(README.splitlines()) <= 110
+
+
+def test_every_variable_of_the_readme_is_one_with_that_default() -> None:
+    for names, defaults, _ in rows("Configure it"):
+        named, given = code(names), re.split(r", (?=`|none)", defaults)
+        # A word for all of them, or one for each; no default at all is said once.
+        given = ["none"] * (len(named) - len(given)) + given if given[0] == "none" else given
+        for name, default in zip(named, given, strict=True):
+            variable = VARIABLES[name]
+            if default == "none":
+                assert variable.default is None, name
+            elif default.endswith("…`"):
+                written = variable.default or variable.example
+                assert written.startswith(default.strip("`…")), name
+            else:
+                assert f"`{variable.default}`" == default, name
+
+
+def test_every_name_of_a_variable_in_the_readme_is_one() -> None:
+    given = {word.partition("=")[0] for word in code(README) if re.match(r"[A-Z][A-Z0-9]*_[A-Z0-9_]+(=|$)", word)}
+
+    assert given >= {"BIND_ADDRESS", "DB_REPLICAS"}
+    assert given <= set(VARIABLES)
+
+
+def test_every_path_and_suite_of_the_readme_is_there(tracked: list[Path]) -> None:
+    named = {word for words in code(README) for word in words.split() if re.fullmatch(r"[\w./-]*[\w]/[\w./-]*", word)}
+    named |= set(re.findall(r"\./scripts/[\w-]+", README))
+    # Made by ./scripts/init; below /api/transactions/; a rate.
+    other = {"secrets/", "summary/", "export/", "30r/m"}
+    for path in {path for path in named if not path.startswith("/")} - other:
+        below = [ROOT, ROOT / "docs", ROOT / "backend"]
+        assert any((folder / path).exists() for folder in below), path
+
+    folders = {folder.strip("`"): there for folder, there in rows("Where to look next")}
+    assert len(folders) == 6
+    scripts = [name for words in code(folders["scripts/"]) for name in words.split() if name != "--help"]
+    of_scripts = {"lib.sh", "embedded-postgres"}  # what the others call
+    assert {*scripts} | of_scripts == {path.name for path in (ROOT / "scripts").iterdir() if path.is_file()}
+    suites = [name for words in code(folders["tests/"]) for name in words.split() if not name.startswith("./")]
+    there = [path.relative_to(ROOT / "tests").parts for path in tracked if path.is_relative_to(ROOT / "tests")]
+    assert set(suites) == {folder for folder, *inside in there if inside}
+    for name in code(folders["docs/"]):
+        assert (ROOT / "docs" / name).exists(), name
 
 
 # Locked dependencies --------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The operator's verbs: how each behaves before it does anything."""
 
 import os
+import pty
 import re
 import shutil
 import stat
@@ -31,7 +32,12 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(
-    checkout: Path, name: str, *arguments: str, path: Path | None = None, **variables: str
+    checkout: Path,
+    name: str,
+    *arguments: str,
+    path: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    **variables: str,
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [checkout / "scripts" / name, *arguments],
@@ -42,7 +48,7 @@ def run(
             "DOCKER_HOST": "unix:///nonexistent",  # what runs on this host is none of their business
             **variables,
         },
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=30,
@@ -266,7 +272,8 @@ def fake_engine(checkout: Path) -> Path:
     programs.mkdir()
     (programs / "docker").write_text(
         f'#!/bin/sh\necho "$*" >>{programs}/asked\n'
-        "case \"$*\" in 'compose version --short') echo 2.26.1 ;; 'version '*) echo 26.1.5 ;; *) exit 1 ;; esac\n"
+        "case \"$*\" in 'compose version --short') echo 2.26.1 ;; 'version '*) echo 26.1.5 ;;\n"
+        "'buildx version') echo github.com/docker/buildx v0.13.1 0 ;; *) exit 1 ;; esac\n"
     )
     (programs / "docker").chmod(0o755)
     shutil.copytree(ROOT / "backend/config", checkout / "backend/config", ignore=shutil.ignore_patterns("__pycache__"))
@@ -300,6 +307,35 @@ def test_up_refuses_a_bad_configuration_before_it_builds_anything(
     assert files(checkout) - before <= {"programs/asked"}
 
 
+def test_up_without_a_registry_builds_the_base_images_and_remembers_them_once(
+    checkout: Path, fake_engine: Path
+) -> None:
+    # No image is here, none can be pulled, and none can be built: there it stops.
+    made = "PYTHON_IMAGE=standin/python:3.14\nPOSTGRES_IMAGE=standin/postgres:18\nNGINX_IMAGE=standin/nginx:1.30\n"
+    (checkout / "scripts/build-base-images").write_text(f"#!/bin/sh\necho >>{fake_engine}/built\nprintf '{made}'\n")
+    run(checkout, "init")
+    with (checkout / ".env").open("a") as file:
+        file.write("NGINX_IMAGE=registry.invalid/nginx:1.30\n")
+
+    first, second = (run(checkout, "up", "--detach", path=fake_engine) for _ in range(2))
+
+    for done in (first, second):
+        assert (
+            "up: no image registry can be reached: building stand-ins for the base images from Debian packages\n"
+            in done.stderr
+        )
+        assert done.returncode == 1
+    asked = (fake_engine / "asked").read_text().splitlines()
+    assert asked.count("pull --quiet python:3.14-slim-trixie") == 1, "the second run knows that it is of no use"
+    assert len((fake_engine / "built").read_text().splitlines()) == 2
+    chosen = (checkout / ".env").read_text()
+    assert chosen.endswith(made)
+    for line in made.splitlines():
+        assert re.findall(rf"(?m)^{line.partition('=')[0]}=.*$", chosen) == [line]
+    assert asked[-1].endswith(" build"), "the images of the stack, on top of them"
+    assert not (checkout / ".env.new").exists()
+
+
 def test_embedded_up_refuses_the_address_of_another_database(checkout: Path, fake_engine: Path) -> None:
     run(checkout, "init")
     (checkout / "secrets/database_url").write_text("postgresql://")
@@ -323,6 +359,71 @@ def test_down_with_volumes_asks_first_and_without_a_terminal_does_nothing(checko
     assert done.returncode == 1
     assert "next: add --yes" in done.stderr
     assert data.exists()
+
+
+@pytest.mark.parametrize(("answer", "kept"), [("no", True), ("", True), ("y", True), ("yes", False)])
+def test_down_with_volumes_asks_at_a_terminal(checkout: Path, answer: str, kept: bool) -> None:
+    data = checkout / "var/embedded/postgres"
+    data.mkdir(parents=True)
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+
+    try:
+        done = run(checkout, "down", "--volumes", stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+    assert "This destroys every account and transaction of this stack (project transactions). Type yes" in done.stderr
+    assert data.exists() is kept
+    assert (done.returncode, "down: error: nothing was changed\n" in done.stderr) == (int(kept), kept)
+
+
+# install-docker, build-base-images ------------------------------------------------------------------------------------
+
+
+def test_install_docker_changes_nothing_where_an_engine_answers(checkout: Path, fake_engine: Path) -> None:
+    for name in ("apt-get", "apt-cache", "systemctl", "dockerd", "sudo", "ln"):
+        (fake_engine / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{fake_engine}/changed\nexit 1\n')
+        (fake_engine / name).chmod(0o755)
+    before = files(checkout)
+
+    done = run(checkout, "install-docker", path=fake_engine)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "install-docker: nothing to do: an engine already answers\n"
+        "install-docker: engine 26.1.5, Compose 2.26.1, Buildx v0.13.1\n"
+    )
+    assert files(checkout) - before == {"programs/asked"}
+
+
+@pytest.fixture
+def engine_with_images(checkout: Path, fake_engine: Path) -> Path:
+    """Return a folder for PATH whose engine has every image, and never a recipe that is not the present one.
+
+    What the recipe is, the script says itself: its hash of files is a program too.
+    """
+    (fake_engine / "docker").write_text(
+        f'#!/bin/sh\necho "$*" >>{fake_engine}/asked\n'
+        "case \"$*\" in 'version '*) echo 26.1.5 ;;\n"
+        "*'index .Config.Labels \"standin.recipe\"'*) echo recipe ;;\n"
+        "'image inspect --format {{.Id}} '*) echo sha256:1 ;; *) exit 1 ;; esac\n"
+    )
+    (fake_engine / "sha256sum").write_text("#!/bin/sh\ncat >/dev/null\necho 'recipe  -'\n")
+    (fake_engine / "sha256sum").chmod(0o755)
+    return fake_engine
+
+
+def test_build_base_images_builds_nothing_that_is_up_to_date(checkout: Path, engine_with_images: Path) -> None:
+    done = run(checkout, "build-base-images", "--mirror", "http://mirror.invalid/debian", path=engine_with_images)
+
+    assert done.returncode == 0, done.stderr
+    images = ["standin/debian:forky", "standin/python:3.14", "standin/postgres:18", "standin/nginx:1.30"]
+    assert done.stderr.splitlines() == [f"build-base-images: {image} is up to date" for image in images]
+    assert re.findall(r"(?m)^[A-Z]+_IMAGE=(.+)$", done.stdout) == images
+    asked = (engine_with_images / "asked").read_text().splitlines()
+    assert [words for words in asked if not words.startswith(("version ", "image inspect "))] == []
 
 
 # deploy, rollback -----------------------------------------------------------------------------------------------------

@@ -84,6 +84,27 @@ def test_ci_runs_every_suite_and_keeps_the_logs_of_a_failure() -> None:
     assert kept[0]["with"]["path"] == "var/log"
 
 
+def test_ci_compares_what_a_pull_request_makes_of_the_api_with_what_its_clients_know() -> None:
+    jobs = load(ROOT / ".github/workflows/ci.yml")["jobs"].values()
+
+    (job,) = (job for job in jobs if any("compare-api" in step.get("run", "") for step in job["steps"]))
+
+    assert job["if"] == "github.event_name == 'pull_request'"
+    checkout, compare = job["steps"]
+    assert checkout["uses"].startswith("actions/checkout@")
+    # The merge commit and its first parent, which is the branch as it is.
+    assert checkout["with"]["fetch-depth"] == 2
+    assert compare == {"run": "./scripts/compare-api HEAD^1"}
+    assert "pull_request" in load(ROOT / ".github/workflows/ci.yml")[True]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=named)
+def test_no_job_or_step_may_fail_unseen(path: Path) -> None:
+    for job in load(path)["jobs"].values():
+        assert not [part for part in (job, *job["steps"]) if "continue-on-error" in part]
+        assert not [step for step in job["steps"] if re.search(r"\|\| *(true|:)", step.get("run", ""))]
+
+
 def zizmor(path: Path) -> "subprocess.CompletedProcess[str]":
     program = Path(sys.executable).with_name("zizmor")
     command = [str(program), "--offline", "--no-progress", "--strict-collection", str(path)]

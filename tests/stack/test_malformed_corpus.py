@@ -6,6 +6,8 @@
 import codecs
 import json
 import re
+import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,12 +19,15 @@ import httpx
 import pytest
 
 from tests.stack import malformed, wire
+from tests.stack.containers import Stack
 from tests.stack.contract import Operation, read_operations
 from tests.stack.malformed import COFFEE, TOKEN
 from tests.stack.people import Person, connect, sign_up
 
 JSON = "application/json"
 LEDGER = "/api/transactions/"
+REGISTER = "/auth/users/"
+LOG_IN = "/auth/jwt/create/"
 OTHER_PATHS = (
     "/",
     "/healthz",
@@ -107,14 +112,16 @@ class Probe:
 class Corpus:
     """A person, a row, every operation, and how to send probes to all of them."""
 
-    def __init__(self, base_url: str, alice: Person) -> None:
+    def __init__(self, base_url: str, alice: Person, tally: "Tally") -> None:
         self.base_url = base_url
         self.alice = alice
+        self.tally = tally
         self.client = connect(base_url, limits=httpx.Limits(max_connections=HANDS, max_keepalive_connections=HANDS))
         self.operations = read_operations(self.client)
         self.row = alice.record("Coffee")["id"]
         self.sent = 0
         self._sessions_asked_for = 0
+        self._guests: list[str] = []
 
     def url(self, operation: Operation) -> str:
         """Return the path to alice's own row where it can be read or written; none of hers is deleted."""
@@ -137,9 +144,12 @@ class Corpus:
         assert self.alice.client.get(LEDGER).json() == before
 
     def send(self, probes: Iterable[Probe]) -> list[httpx.Response]:
-        """Send the probes, and complain about the answers; as many rows are stored as were acknowledged."""
+        """Send the probes, and complain about the answers; as many rows are stored as were acknowledged.
+
+        Rows are transactions of alice, and accounts and sessions of everybody.
+        """
         probes = list(probes)
-        before = self._count()
+        before, stored_before, guests_before = self._count(), self.tally.take(), len(self._guests)
         with ThreadPoolExecutor(HANDS) as hands:
             answers = list(hands.map(self._ask, probes))
         self.sent += len(probes)
@@ -149,11 +159,15 @@ class Corpus:
             for complaint in probe.complaints(answer)
         ]
         assert not complaints, f"{len(complaints)} of {len(probes)}: " + "\n".join(complaints[:20])
-        recorded = [
-            answer.status_code == HTTPStatus.CREATED and probe.target.startswith(LEDGER)
+        taken = Counter(
+            probe.target.partition("?")[0]
             for probe, answer in zip(probes, answers, strict=True)
-        ]
-        assert self._count() == before + sum(recorded)
+            if probe.method == "POST" and answer.status_code in (HTTPStatus.OK, HTTPStatus.CREATED)
+        )
+        guests = len(self._guests) - guests_before
+        accounts, sessions = stored_before
+        assert self._count() == before + taken[LEDGER]
+        assert self.tally.take() == (accounts + guests + taken[REGISTER], sessions + guests + taken[LOG_IN])
         return answers
 
     def _count(self) -> int:
@@ -187,14 +201,45 @@ class Corpus:
         if self._sessions_asked_for % 25:
             return None
         with closing((guest := sign_up(self.base_url, "guest")).client):
+            self._guests.append(guest.name)
             return guest.access
 
 
+class Tally:
+    """How many accounts and sessions there are, of everybody: by one client of the database, asked before and after."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._client = subprocess.Popen(
+            [
+                *("docker", "exec", "--interactive", stack.container("db").id),
+                *("psql", "-XAtq", "-F", " ", "-h", "127.0.0.1", "-U", "postgres", "-d", "transactions"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def take(self) -> tuple[int, int]:
+        """Return the numbers of now."""
+        assert self._client.stdin
+        assert self._client.stdout
+        self._client.stdin.write(
+            "SELECT (SELECT count(*) FROM accounts_user), (SELECT count(*) FROM accounts_session);\n"
+        )
+        self._client.stdin.flush()
+        accounts, sessions = self._client.stdout.readline().split()
+        return int(accounts), int(sessions)
+
+    def close(self) -> None:
+        """Let the client end."""
+        self._client.communicate(timeout=10)
+
+
 @pytest.fixture(scope="module")
-def corpus(base_url: str) -> Iterator[Corpus]:
+def corpus(base_url: str, stack: Stack) -> Iterator[Corpus]:
     """Everything the tests of this module share; what they sent is said at the end."""
-    with closing((alice := sign_up(base_url, "alice")).client):
-        found = Corpus(base_url, alice)
+    with closing((alice := sign_up(base_url, "alice")).client), closing(Tally(stack)) as tally:
+        found = Corpus(base_url, alice, tally)
         with closing(found.client):
             yield found
         print(f"\n{CASES} cases, {found.sent} requests to {len(found.operations)} operations")

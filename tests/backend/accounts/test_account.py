@@ -5,13 +5,12 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.mail import ask_for, deliver_due
 from accounts.models import OutgoingMail, User
-from tests.backend.accounts.visitors import client, register
+from tests.backend.accounts.visitors import client, register, stored
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
@@ -219,16 +218,6 @@ def test_closing_leaves_nothing_personal_in_any_table(alice: User, password: str
 
     assert [word for word in personal if word in stored()] == []
     assert User.objects.get(pk=alice.pk).last_login is None
-
-
-def stored() -> str:
-    """Return every row of every table as text, in lower case."""
-    with connection.cursor() as cursor:
-        rows = []
-        for table in connection.introspection.table_names(cursor):
-            cursor.execute(f'SELECT "{table}"::text FROM "{table}"')  # noqa: S608 # the names are the database's own
-            rows += [row for (row,) in cursor.fetchall()]
-    return "\n".join(rows).lower()
 
 
 @pytest.mark.usefixtures("mail_on")

@@ -1,21 +1,17 @@
 """Refresh tokens that work once: ``POST /auth/jwt/refresh/``."""
 
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 import pytest
-from django.db import connection
 from rest_framework.test import APIClient
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from accounts.models import User
+from tests.backend.accounts.visitors import HANDS, ROUNDS, at_once
 from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
-
-RACERS = 20
-ROUNDS = 4
 
 
 def refresh(client: APIClient, token: str) -> Any:
@@ -65,19 +61,11 @@ def test_refresh_stores_no_token(anonymous: APIClient, token: str) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_refresh_of_one_token_by_many_at_once_succeeds_once(alice: User) -> None:
-    def attempt(token: str) -> int:
-        try:
-            return int(refresh(APIClient(), token).status_code)
-        finally:
-            connection.close()
+    def statuses(token: str) -> list[int]:
+        return sorted(at_once(HANDS, lambda _: int(refresh(APIClient(), token).status_code)))
 
-    with ThreadPoolExecutor(RACERS) as pool:
-        for _ in range(ROUNDS):
-            token = str(new_session(alice))
-
-            statuses = sorted(pool.map(attempt, [token] * RACERS))
-
-            assert statuses == [HTTPStatus.OK] + [HTTPStatus.UNAUTHORIZED] * (RACERS - 1)
+    for _ in range(ROUNDS):
+        assert statuses(str(new_session(alice))) == [HTTPStatus.OK] + [HTTPStatus.UNAUTHORIZED] * (HANDS - 1)
     assert BlacklistedToken.objects.count() == ROUNDS
     assert OutstandingToken.objects.count() == 2 * ROUNDS
 

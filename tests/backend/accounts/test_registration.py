@@ -1,14 +1,14 @@
 """Registration: ``POST /auth/users/``."""
 
-from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection
+from django.db import IntegrityError
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from tests.backend.accounts.visitors import HANDS, ROUNDS, at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -153,19 +153,16 @@ def test_registration_never_returns_the_password(anonymous: APIClient, password:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("names", [["carol"] * 8, ["carol", "Carol", "CAROL", "cArol"] * 2], ids=["same", "any case"])
+@pytest.mark.parametrize("names", [["carol"], ["carol", "Carol", "CAROL", "cArol"]], ids=["same", "any case"])
 def test_registration_of_one_name_by_many_at_once_succeeds_once(names: list[str], password: str) -> None:
-    def attempt(name: str) -> int:
-        try:
-            return int(register(APIClient(), username=name, password=password).status_code)
-        finally:
-            connection.close()
+    def attempt(hand: int) -> int:
+        return int(register(APIClient(), username=names[hand % len(names)], password=password).status_code)
 
-    with ThreadPoolExecutor(len(names)) as pool:
-        statuses = sorted(pool.map(attempt, names))
+    for _ in range(ROUNDS // 2):  # each hand hashes the password, which takes longer than all the rest
+        statuses = sorted(at_once(HANDS, attempt))
 
-    assert statuses == [HTTPStatus.CREATED] + [HTTPStatus.BAD_REQUEST] * 7
-    assert User.objects.count() == 1
+        assert statuses == [HTTPStatus.CREATED] + [HTTPStatus.BAD_REQUEST] * (HANDS - 1)
+        User.objects.get().delete()
 
 
 @pytest.mark.parametrize("fields", [{"username": "ALICE"}, {"username": "carol", "email": "Alice@EXAMPLE.com"}])

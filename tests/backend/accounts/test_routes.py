@@ -1,9 +1,12 @@
 """Which routes there are under /auth/, and that there are no others."""
 
 from http import HTTPStatus
+from uuid import UUID
 
 import pytest
 from rest_framework.test import APIClient
+
+from accounts.urls import urlpatterns
 
 pytestmark = pytest.mark.django_db
 
@@ -21,6 +24,19 @@ NOT_ROUTED = [
     "/auth/token/logout/",
     "/auth/o/google-oauth2/",
     "/auth/",
+]
+ROUTES = [
+    "users",
+    "users/me",
+    "users/set_password",
+    "jwt/create",
+    "jwt/refresh",
+    "jwt/verify",
+    "jwt/blacklist",
+    "jwt/logout",
+    "jwt/logout-all",
+    "sessions",
+    f"sessions/{UUID(int=1)}",
 ]
 METHODS = ["get", "post", "put", "patch", "delete"]
 
@@ -51,6 +67,11 @@ def test_list_of_accounts_is_not_offered(as_alice: APIClient) -> None:
         ("/auth/jwt/create/", "POST, OPTIONS"),
         ("/auth/jwt/refresh/", "POST, OPTIONS"),
         ("/auth/jwt/verify/", "POST, OPTIONS"),
+        ("/auth/jwt/blacklist/", "POST, OPTIONS"),
+        ("/auth/jwt/logout/", "POST, OPTIONS"),
+        ("/auth/jwt/logout-all/", "POST, OPTIONS"),
+        ("/auth/sessions/", "GET, HEAD, OPTIONS"),
+        (f"/auth/sessions/{UUID(int=1)}/", "DELETE, OPTIONS"),
     ],
 )
 def test_routes_take_their_methods_only(as_alice: APIClient, path: str, methods: str) -> None:
@@ -64,16 +85,20 @@ def test_routes_take_their_methods_only(as_alice: APIClient, path: str, methods:
         assert response["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize(
-    "route", ["users", "users/me", "users/set_password", "jwt/create", "jwt/refresh", "jwt/verify"]
-)
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("tail", ["", "X", "X/", "/foo", "/foo/", "//", "%0a", "/%0a", "/.json", ".json"])
 def test_routes_are_anchored(anonymous: APIClient, route: str, tail: str) -> None:
-    for method in ("get", "post"):
+    for method in ("get", "post", "delete"):
         response = getattr(anonymous, method)(f"/auth/{route}{tail}")
 
         assert response.status_code == HTTPStatus.NOT_FOUND
         assert response["Content-Type"] == "application/json"
+
+
+def test_every_route_is_among_those_that_are_tested() -> None:
+    routed = {str(pattern.pattern).replace("<uuid:pk>", str(UUID(int=1))) for pattern in urlpatterns}
+
+    assert routed == {f"{route}/" for route in ROUTES}
 
 
 def test_routes_with_a_doubled_or_missing_first_slash_answer_404(anonymous: APIClient) -> None:

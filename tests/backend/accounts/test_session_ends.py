@@ -10,14 +10,27 @@ from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
 from django.core.management import call_command
 from django.db import transaction
 from django.test import RequestFactory
+from django.utils.http import urlsafe_base64_encode
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
 from accounts.hashers import Argon2idPasswordHasher
-from accounts.models import Session, User
+from accounts.mail import TOKENS
+from accounts.models import OutgoingMail, Session, User
 from accounts.serializers import AccountSerializer
 from accounts.sessions import open_session
-from tests.backend.accounts.visitors import PASSWORD, Visitor, at_once, log_in, register, try_login
+from tests.backend.accounts.visitors import (
+    HANDS,
+    PASSWORD,
+    ROUNDS,
+    Visitor,
+    at_once,
+    client,
+    log_in,
+    register,
+    try_login,
+)
+from tests.backend.tokens import new_session
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +56,16 @@ def log_out_everywhere(here: Visitor, alice: User) -> None:
 def change_password(here: Visitor, alice: User) -> None:
     answer = here.client.post("/auth/users/set_password/", {"current_password": PASSWORD, "new_password": NEXT})
     assert answer.status_code == HTTPStatus.NO_CONTENT
+
+
+def reset_password(here: Visitor, alice: User) -> None:
+    alice.refresh_from_db()  # a link is good until the next login
+    link = {
+        "uid": urlsafe_base64_encode(str(alice.pk).encode()),
+        "token": TOKENS[OutgoingMail.Kind.PASSWORD_RESET].make_token(alice),
+    }
+    answer = client().post("/auth/users/reset_password_confirm/", {**link, "new_password": NEXT})
+    assert answer.status_code == HTTPStatus.NO_CONTENT, answer.content
 
 
 def change_password_in_the_admin_site(here: Visitor, alice: User) -> None:
@@ -110,12 +133,16 @@ ENDS: list[Callable[[Visitor, User], None]] = [
 ]
 
 
+def name(end: Callable[[Visitor, User], None]) -> str:
+    return end.__name__
+
+
 @pytest.fixture(autouse=True)
 def nobody_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("getpass.getpass", lambda prompt="": NEXT)
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", ENDS, ids=name)
 def test_an_access_token_stops_at_the_next_request(alice: User, end: Callable[[Visitor, User], None]) -> None:
     here = log_in("alice")
     assert here.read() == HTTPStatus.OK
@@ -125,7 +152,7 @@ def test_an_access_token_stops_at_the_next_request(alice: User, end: Callable[[V
     assert here.read() == HTTPStatus.UNAUTHORIZED
 
 
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", ENDS, ids=name)
 def test_a_refresh_token_stops_at_the_next_request(alice: User, end: Callable[[Visitor, User], None]) -> None:
     here = log_in("alice").renew()
 
@@ -136,7 +163,7 @@ def test_a_refresh_token_stops_at_the_next_request(alice: User, end: Callable[[V
     assert answer.json()["code"] == "token_not_valid"
 
 
-@pytest.mark.parametrize("end", [item for item in ENDS if item is not log_out], ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", [item for item in ENDS if item is not log_out], ids=name)
 def test_every_other_session_of_the_account_stops_too(alice: User, end: Callable[[Visitor, User], None]) -> None:
     register("bob")
     here, there, bob = log_in("alice"), log_in("alice"), log_in("bob")
@@ -205,6 +232,12 @@ def test_a_stronger_hash_of_the_same_password_ends_no_session(alice: User, monke
 # Races --------------------------------------------------------------------------------------------
 
 
+def visit(account: User) -> Visitor:
+    """Return a login of the account, without the password, which takes long."""
+    token = new_session(account)
+    return Visitor(str(token.access_token), str(token))
+
+
 def test_a_stronger_hash_does_not_undo_a_change_of_password(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = User.objects.get(pk=alice.pk)
     alice.set_password(NEXT)
@@ -243,8 +276,8 @@ def test_an_account_that_logs_in_waits_for_no_activation_any_more(alice: User) -
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("attempt", range(10))
-def test_no_session_survives_a_change_of_password_that_a_login_races_with(attempt: int) -> None:
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_no_session_survives_a_change_of_password_that_a_login_races_with(round_: int) -> None:
     alice = register("alice")
 
     def act(hand: int) -> Any:
@@ -255,7 +288,7 @@ def test_no_session_survives_a_change_of_password_that_a_login_races_with(attemp
         account.save()
         return None
 
-    answers = at_once(8, act)
+    answers = at_once(8, act)  # of more logins at once some would be refused: accounts.attempts
 
     visitors = [Visitor(**answer.json()) for answer in answers[1:] if answer.status_code == HTTPStatus.OK]
     assert all(answer.status_code in {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED} for answer in answers[1:])
@@ -263,24 +296,36 @@ def test_no_session_survives_a_change_of_password_that_a_login_races_with(attemp
     assert all(visitor.is_out() for visitor in visitors)
 
 
+def refresh_until_refused(visitor: Visitor) -> Visitor:
+    """Refresh again and again, so that the end comes in the middle; return the visitor with its last pair."""
+    for _ in range(200):
+        answer = visitor.try_refresh()
+        if answer.status_code != HTTPStatus.OK:
+            assert answer.status_code == HTTPStatus.UNAUTHORIZED, answer.content
+            return visitor
+        visitor = Visitor(**answer.json())
+    raise AssertionError("its refreshes do not end")
+
+
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("attempt", range(5))
-def test_no_refresh_survives_a_disabling_that_it_races_with(attempt: int) -> None:
-    alice = register("alice")
-    visitors = [log_in("alice") for _ in range(6)]
+@pytest.mark.parametrize(
+    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close], ids=name
+)
+def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Callable[[Visitor, User], None]) -> None:
+    # Fewer rounds, since each hand refreshes several times in each; while a password is hashed, many times.
+    for number in range(3 if end in (change_password, reset_password, close) else ROUNDS // 2):
+        alice = register(f"alice{number}")
+        here = visit(alice)
+        # Whoever logs out ends one session: all of them refresh that one, and one of them is the first.
+        others = [here if end is log_out else visit(alice) for _ in range(HANDS - 1)]
 
-    def act(hand: int) -> Any:
-        if hand:
-            return visitors[hand - 1].try_refresh()
-        account = User.objects.get(pk=alice.pk)
-        account.is_active = False
-        account.save()
-        return None
+        def act(hand: int, *, alice: User = alice, here: Visitor = here, others: list[Visitor] = others) -> Visitor:
+            if hand:
+                return refresh_until_refused(others[hand - 1])
+            end(here, alice)
+            return here
 
-    answers = at_once(7, act)[1:]
-
-    pairs = [Visitor(**answer.json()) for answer in answers if answer.status_code == HTTPStatus.OK]
-    assert all(pair.is_out() for pair in [*pairs, *visitors])
+        assert all(visitor.is_out() for visitor in at_once(HANDS, act))
 
 
 def test_a_change_of_the_address_does_not_bring_back_an_old_password(alice: User) -> None:

@@ -10,12 +10,15 @@ from threading import Barrier
 from typing import Any, TypeVar
 
 import jwt
-from django.db import connections
+from django.db import connection, connections
 from rest_framework.test import APIClient
 
 from accounts.models import User
 
 T = TypeVar("T")
+
+HANDS, ROUNDS = 20, 10
+"""How many race at the same moment, and how often: a race is not lost every time."""
 
 PASSWORD = "correct-horse-battery"
 HOME = "192.0.2.10"
@@ -90,6 +93,16 @@ def log_in(name: str, password: str = PASSWORD, address: str = HOME) -> Visitor:
 def claims(token: str) -> dict[str, Any]:
     """Return what a token says, unchecked."""
     return jwt.decode(token, options={"verify_signature": False})
+
+
+def stored() -> str:
+    """Return every row of every table as text, in lower case."""
+    with connection.cursor() as cursor:
+        rows = []
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f'SELECT "{table}"::text FROM "{table}"')  # noqa: S608 # the names are the database's own
+            rows += [row for (row,) in cursor.fetchall()]
+    return "\n".join(rows).lower()
 
 
 def at_once(hands: int, action: Callable[[int], T]) -> list[T]:

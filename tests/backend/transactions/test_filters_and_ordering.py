@@ -1,5 +1,6 @@
 """Bounds for amount and time, and the order of the list."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from transactions.filters import OrderedTransactionFilters
 from transactions.models import Transaction
 
 LIST = "/api/transactions/"
@@ -226,6 +228,37 @@ def test_filters_and_search_hold_together_and_count_together(as_alice: APIClient
 
 def test_filters_show_no_row_of_another_account(as_bob: APIClient, ledger: list[Transaction]) -> None:
     assert amounts(as_bob, "amount_min=-6&timestamp_after=2026-01-01") == []
+
+
+EVERY_PARAMETER = {
+    "amount_min": ("2", 4),
+    "amount_max": ("-4", 3),
+    "timestamp_after": ("2026-08-01", 5),
+    "timestamp_before": ("2026-02-02", 2),
+    "search": ("month 1", 4),
+    "ordering": ("amount", 12),
+}
+"""With a value, and how many rows it leaves."""
+
+
+def test_every_parameter_is_among_those_that_are_tested() -> None:
+    assert set(EVERY_PARAMETER) == {*OrderedTransactionFilters.base_filters, "search"}
+
+
+@pytest.mark.parametrize("name", EVERY_PARAMETER)
+def test_list_summary_and_export_are_of_the_same_rows(
+    as_alice: APIClient, ledger: list[Transaction], name: str
+) -> None:
+    value, number = EVERY_PARAMETER[name]
+
+    listed = as_alice.get(LIST, {"limit": "20", name: value}).json()["results"]
+    summary = as_alice.get(f"{LIST}summary/", {name: value}).json()
+    exported = as_alice.get(f"{LIST}export/", {"format": "jsonl", name: value})
+
+    assert len(listed) == summary["count"] == number
+    assert Decimal(summary["sum"]) == sum(Decimal(row["amount"]) for row in listed)
+    lines = b"".join(exported.streaming_content).splitlines()  # type: ignore[attr-defined]
+    assert [json.loads(line) for line in lines] == listed
 
 
 def test_links_keep_the_filters(as_alice: APIClient, ledger: list[Transaction]) -> None:
