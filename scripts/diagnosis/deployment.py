@@ -18,7 +18,7 @@ def deployment(installation: Installation) -> Findings:
     """Look for what ./scripts/deploy leaves when it is killed."""
     process = holder(installation.root / LOCK)
     if process:
-        yield ok("deployment", f"A deployment is under way (process {process}); the lines below change with it.")
+        yield ok("deployment", f"A deployment or rotation is under way (process {process}); the lines below change with it.")
         return
     try:
         lines = (installation.root / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -35,7 +35,7 @@ def deployment(installation: Installation) -> Findings:
 
 
 def holder(lock: Path) -> str:
-    """Return the process of ./scripts/deploy that holds its lock, or nothing where none does any more."""
+    """Return the process that holds the lock of deployments and rotations, or nothing where none does any more."""
     try:
         with lock.open("rb") as file:
             # Shared and given back at once.
