@@ -130,12 +130,14 @@ def test_a_password_that_the_database_refuses_is_named_and_can_be_given_to_it(st
         migrate = ("run", "--rm", "--no-deps", "--no-TTY", "migrate")
 
         refused = stack.compose(*migrate, check=False)
-        # As docs/runbook.md has it, "The database refuses a password".
+        # As docs/runbook.md has it, "The database refuses a password": a new container sees the files as they are now.
+        stack.compose("up", "--detach", "--no-build", "--force-recreate", "--wait", "db")
         stack.compose("exec", "--no-TTY", "db", "/docker-entrypoint-initdb.d/10-roles.sh")
         stack.compose(*migrate)
     finally:
         (password,) = lines(stack, "postgres_migrator_password")
         stack.sql(f"ALTER ROLE transactions_migrator PASSWORD '{password}'")
+        stack.wait_until_whole()
 
     assert refused.returncode == 1
     origin = "POSTGRES_PASSWORD from /run/secrets/postgres_migrator_password; "
