@@ -18,7 +18,10 @@ def deployment(installation: Installation) -> Findings:
     """Look for what ./scripts/deploy leaves when it is killed."""
     process = holder(installation.root / LOCK)
     if process:
-        yield ok("deployment", f"A deployment or rotation is under way (process {process}); the lines below change with it.")
+        yield ok(
+            "deployment",
+            f"A deployment or rotation is under way (process {process}); the lines below change with it.",
+        )
         return
     try:
         lines = (installation.root / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -60,5 +63,9 @@ def judge_deployment(last: str, numbers: set[str]) -> Finding:
         return problem("deployment", message, mend)
     if len(numbers) > 1:
         message = f"Backends of {len(numbers)} deployments are there ({listed(numbers)}): one was interrupted."
-        return problem("deployment", message, again if outcome.startswith("in service") else "./scripts/deploy")
+        return problem(
+            "deployment",
+            message,
+            again if outcome.startswith("in service") else "./scripts/deploy",
+        )
     return ok("deployment", "No deployment was interrupted.")
