@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Checks the variables of nginx, writes the configuration that depends on them, and becomes nginx.
+# Checks the variables of nginx, writes the configuration that depends on them, and runs nginx.
 #
-# usage: entrypoint.sh           render, test, then run nginx in the foreground
+# usage: entrypoint.sh           render, test, then run nginx, for as long as it or a successor lives
 #        entrypoint.sh --test    render and test only
 #        entrypoint.sh --certificate   for how many days the certificate that is served lasts, and until when
 #        entrypoint.sh --help    this text
-#        entrypoint.sh --hand-over NUMBER [PREVIOUS]    for ./scripts/deploy, as are the next five: put this image's
-#                                configuration and static files, and those static files of PREVIOUS that this image
-#                                lacks, on the volume, for the backends of deployment NUMBER
-#        entrypoint.sh --serve NUMBER         let the running nginx serve what was handed over, without a restart
+#        entrypoint.sh --hand-over NUMBER [PREVIOUS]    for ./scripts/deploy, as are those below: put this image's
+#                                nginx, configuration and static files, and those static files of PREVIOUS that this
+#                                image lacks, on the volume, for the backends of deployment NUMBER
+#        entrypoint.sh --serve NUMBER         let nginx serve what was handed over, without a restart; where that came
+#                                with another nginx, let it take the place of the one that runs
 #        entrypoint.sh --serving              the number of the deployment that is served, if there is one
 #        entrypoint.sh --drained SECONDS      wait for the requests that nginx took before the last --serve
 #        entrypoint.sh --image                what this image holds, as one word
+#        entrypoint.sh --stays                of this image what is not handed over, as one word
 #        entrypoint.sh --forget [KEEP...]     remove what was handed over for other deployments
 #
 # Every bad variable is named in one message, without its value, and the exit status is 78 (EX_CONFIG of sysexits.h).
@@ -35,11 +37,18 @@ readonly TLS_CHECK_SECONDS=20
 # The configuration that nginx reads: a link, so that a reload can mean another one. To /etc/nginx, or to what a
 # deployment has handed over (docs/decisions/0030).
 readonly LIVE=/tmp/nginx/live
+# The nginx that runs, and the one that takes its place: a link, to this image's or to one that was handed over.
+readonly PROGRAM=/tmp/nginx/program
+# Also in nginx.conf.
+readonly PID_FILE=/tmp/nginx.pid
 # A volume: it must outlive a restart of this container.
 readonly HANDED_OVER=/srv/nginx
 readonly STATIC=/usr/share/nginx
 # In servers/health.conf.
 readonly DEPLOYMENT_URL=http://127.0.0.1:8081/deployment
+# The libraries that belong to the loader of the container.
+readonly LIBC='/lib(c|m|dl|rt|pthread|resolv|util)\.so[^/]*$'
+readonly UNTIL_RESOLVED='# until resolved'
 readonly RELOAD_SECONDS=15
 readonly EX_USAGE=64
 readonly EX_CONFIG=78
@@ -367,7 +376,7 @@ test_configuration() {
 # this image served; and what this image holds, if that is another one or nothing was handed over.
 choose_live() {
   local container image number
-  make_live "$SOURCE"
+  make_live "$SOURCE" "$(command -v nginx)"
   [[ -r $HANDED_OVER/served ]] && read -r container image number <"$HANDED_OVER/served" || return 0
   is_complete "$number" && [[ $image == "$(image_id)" ]] || return 0
   if [[ $container != "$HOSTNAME" ]]; then
@@ -377,13 +386,15 @@ choose_live() {
     mapfile -t templates <"$HANDED_OVER/$number/tls-templates"
     render_tls_templates "$HANDED_OVER/$number" "$HANDED_OVER/$number/rendered" "${templates[@]}"
   fi
-  accepts "$HANDED_OVER/$number" || return 0
-  make_live "$HANDED_OVER/$number"
+  local tree=$HANDED_OVER/$number program
+  program=$(program_for "$tree")
+  accepts "$tree" "$program" || return 0
+  make_live "$tree" "$program"
   note_served "$number"
 }
 
 image_id() {
-  (find "$SOURCE" -type f -exec sha256sum {} + && find "$STATIC" -type f) | LC_ALL=C sort | sha256sum | head -c 16
+  (find "$SOURCE" -type f -exec sha256sum {} + && find "$STATIC" -type f && program_id) | sort | sha256sum | head -c 16
 }
 
 note_served() {
@@ -391,14 +402,22 @@ note_served() {
   mv "$HANDED_OVER/served.new" "$HANDED_OVER/served"
 }
 
+# make_live TREE PROGRAM
 make_live() {
-  ln -sfn "$1" "$LIVE.new"
-  mv -T "$LIVE.new" "$LIVE"
+  point "$LIVE" "$1"
+  point "$PROGRAM" "$2"
+}
+
+# point LINK TARGET: there is never no link.
+point() {
+  ln -sfn "$2" "$1.new"
+  mv -T "$1.new" "$1"
 }
 
 is_complete() { [[ -e $HANDED_OVER/$1/complete ]]; }
 
-accepts() { nginx -e stderr -t -q -c "$1/nginx.conf"; }
+# accepts TREE [PROGRAM]
+accepts() { "${2:-nginx}" -e stderr -t -q -c "$1/nginx.conf"; }
 
 refuse() {
   echo "nginx: $1" >&2
@@ -442,20 +461,146 @@ hand_over() {
     done <"$previous/static-files"
   fi
   accepts "$tree" || refuse 'the configuration was not handed over: the lines above say what this nginx refuses in it.'
+  hand_over_program "$tree/program"
   touch "$tree/complete"
 }
 
 serve() {
-  local tree=$HANDED_OVER/$1 deadline=$((SECONDS + RELOAD_SECONDS))
+  local tree=$HANDED_OVER/$1 deadline=$((SECONDS + RELOAD_SECONDS)) program before
   is_complete "$1" || refuse "nothing was handed over for deployment $1."
-  accepts "$tree" || refuse 'the lines above say what the nginx that runs refuses; it goes on as before.'
-  make_live "$tree"
+  before=$(readlink "$PROGRAM")
+  program=$(program_for "$tree")
+  # One successor at a time: the one that runs can make way once its own predecessor has ended.
+  [[ $(id_of "$program") == "$(id_of "$before")" ]] || ! predecessor_runs || program=$before
+  accepts "$tree" "$program" || refuse 'the lines above say what nginx refuses; it goes on as before.'
+  if [[ $(id_of "$program") == "$(id_of "$before")" ]]; then
+    make_live "$tree" "$program"
+    kill -HUP "$(<"$PID_FILE")"
+  else
+    write_addresses "$1" "$tree"
+    succeed "$tree" "$program" || refuse 'the nginx that was handed over did not start; the one that runs goes on.'
+  fi
   note_served "$1"
-  nginx -e stderr -c "$LIVE/nginx.conf" -s reload
   until [[ $(serving) == "$1" ]]; do
     ((SECONDS < deadline)) || refuse "nginx did not begin to serve deployment $1; its log says why."
     sleep 0.2
   done
+  if drop_addresses "$tree"; then
+    sleep 1 # DNS has answered within milliseconds
+    kill -HUP "$(<"$PID_FILE")"
+  fi
+}
+
+# write_addresses NUMBER TREE: a program that starts knows no address of a backend until DNS has answered, and a reload
+# remembers what the one before it knew. So for this moment they are in the configuration.
+write_addresses() {
+  local address lines=''
+  while read -r address _; do
+    lines+="    server $address:8000 max_fails=0 backup; $UNTIL_RESOLVED\n"
+  done < <(getent ahostsv4 "backend-$1" | grep STREAM)
+  sed -i "s|^upstream backend {\$|&\n${lines%\\n}|" "$2/snippets/upstream.conf"
+}
+
+# drop_addresses TREE: fails where there are none.
+drop_addresses() {
+  grep -q "$UNTIL_RESOLVED" "$1/snippets/upstream.conf" && sed -i "/$UNTIL_RESOLVED/d" "$1/snippets/upstream.conf"
+}
+
+# --- nginx itself: a program with libraries ---------------------------------------------------------------------------
+
+# hand_over_program FOLDER: this image's. Not its libc, which would need its own loader: that of the container does.
+hand_over_program() {
+  local name
+  mkdir -p "$1/files"
+  program_files | while read -r name; do cp -L "$name" "$1/files/"; done
+  program_id >"$1/id"
+  # The name by which it is called must remain the link's: from there nginx starts its successor.
+  # shellcheck disable=SC2016 # $0 and $@ are for that file
+  printf '#!%s\nLD_LIBRARY_PATH=%s exec -a "$0" %s "$@"\n' "$BASH" "$1/files" "$1/files/nginx" >"$1/nginx"
+  chmod 0755 "$1/nginx"
+}
+
+# program_files: this image's nginx, and the libraries that come with it.
+program_files() {
+  command -v nginx
+  libraries | grep -vE "$LIBC" || true
+}
+
+libraries() { ldd "$(command -v nginx)" 2>/dev/null | sed -nE 's|^.* => (/[^ ]+) .*$|\1|p' || true; }
+
+program_id() { program_files | id_of_files; }
+
+# staying_files: what the container keeps until it is made anew.
+staying_files() {
+  printf '%s\n' "$0"
+  libraries | grep -E "$LIBC" || true
+}
+
+staying_id() { staying_files | id_of_files; }
+
+id_of_files() { xargs sha256sum | cut -d ' ' -f 1 | sort | sha256sum | head -c 16; }
+
+# id_of PROGRAM
+id_of() { cat "${1%/*}/id" 2>/dev/null || program_id; }
+
+# program_for TREE: the one that was handed over with it, where it is another than this image's and runs here.
+program_for() {
+  local handed_over=$1/program/nginx
+  if [[ -x $handed_over && $(id_of "$handed_over") != "$(program_id)" ]] && "$handed_over" -v >/dev/null 2>&1; then
+    printf '%s\n' "$handed_over"
+  else
+    command -v nginx
+  fi
+}
+
+predecessor_runs() { [[ -e $PID_FILE.oldbin ]] && kill -0 "$(<"$PID_FILE.oldbin")" 2>/dev/null; }
+
+# succeed TREE PROGRAM: the sockets go from one nginx to the other, so no connection is refused meanwhile; the one before
+# ends with its last request. https://nginx.org/en/docs/control.html#upgrade
+succeed() {
+  local before after tree program deadline=$((SECONDS + RELOAD_SECONDS))
+  before=$(<"$PID_FILE")
+  tree=$(readlink "$LIVE")
+  program=$(readlink "$PROGRAM")
+  make_live "$1" "$2"
+  kill -USR2 "$before"
+  until [[ -s $PID_FILE ]] && after=$(<"$PID_FILE") && [[ $after != "$before" ]] && has_workers "$after"; do
+    if ((SECONDS >= deadline)); then
+      make_live "$tree" "$program"
+      [[ -z ${after-} || $after == "$before" ]] || kill -TERM "$after" 2>/dev/null || true
+      return 1
+    fi
+    sleep 0.1
+  done
+  kill -QUIT "$before"
+}
+
+has_workers() { grep -qsx "PPid:[[:space:]]$1" /proc/[0-9]*/status; }
+
+# run: nginx, until it or the last of its successors has ended; what they are told is told to this process.
+run() {
+  rm -f "$PID_FILE"
+  local told='' master
+  trap 'tell QUIT' QUIT
+  trap 'tell TERM' TERM INT
+  trap 'tell HUP' HUP
+  # In a process that ends once nginx has started: with a parent of its own, nginx would take itself for a successor
+  # whose predecessor is still there, and let none take its place (ngx_signal_handler in src/os/unix/ngx_process.c).
+  (
+    "$PROGRAM" -e stderr -c "$LIVE/nginx.conf" -g 'daemon off;' &
+    until [[ -s $PID_FILE ]] || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
+  )
+  while master=$(cat "$PID_FILE" 2>/dev/null) && kill -0 "$master" 2>/dev/null; do
+    tail --pid "$master" --sleep-interval 0.2 --follow /dev/null &
+    wait $! || true
+  done
+  [[ $told == QUIT || $told == TERM ]] || refuse 'it has ended by itself; its last lines say why.'
+}
+
+# tell SIGNAL
+tell() {
+  told=$1
+  kill "-$1" "$(<"$PID_FILE")" 2>/dev/null || true
 }
 
 serving() {
@@ -476,11 +621,13 @@ drained() {
 }
 
 forget() {
-  local tree number
+  local tree number used
+  used="$(readlink "$LIVE")/ $(readlink "$PROGRAM")"
   for tree in "$HANDED_OVER"/*/; do
     number=${tree%/}
     number=${number##*/}
-    [[ $number =~ ^[0-9]+$ && " $* " != *" $number "* && $(readlink "$LIVE") != "$HANDED_OVER/$number" ]] || continue
+    [[ $number =~ ^[0-9]+$ && " $* " != *" $number "* ]] || continue
+    [[ $used != *"$tree"* ]] || continue
     rm -rf "${HANDED_OVER:?}/$number"
   done
 }
@@ -499,11 +646,10 @@ main() {
       test_configuration
       if [[ $tls == true ]]; then
         serve_pair
-        # In a process that has already ended, so that it is not a child of what this one becomes.
-        (watch_pair $$ &)
+        watch_pair $$ &
       fi
       choose_live
-      exec nginx -e stderr -c "$LIVE/nginx.conf" -g 'daemon off;'
+      run
       ;;
     --test/1 | --hand-over/[23])
       check_variables
@@ -515,6 +661,7 @@ main() {
     --serve/2) serve "$2" ;;
     --serving/1) serving ;;
     --image/1) image_id ;;
+    --stays/1) staying_id ;;
     --drained/2) drained "$2" ;;
     --forget/*) forget "${@:2}" ;;
     --certificate/1) show_certificate ;;

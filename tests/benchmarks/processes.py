@@ -103,6 +103,17 @@ def wait_for(url: str, programs: Programs, *, token: str = "") -> None:
         time.sleep(0.1)
 
 
+def wait_for_file(path: Path, programs: Programs) -> str:
+    """Wait until a program has written to ``path``; return what."""
+    deadline = time.monotonic() + START_SECONDS
+    while not (path.is_file() and (text := path.read_text())):
+        programs.check()
+        if time.monotonic() > deadline:
+            raise BenchError(f"nobody wrote {path.name} within {START_SECONDS} s")
+        time.sleep(0.1)
+    return text
+
+
 def _stat(pid: str) -> tuple[int, int] | None:
     """Return the parent of a process and its CPU time in ticks, that of its ended children included."""
     try:

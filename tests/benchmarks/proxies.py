@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.processes import BenchError, Programs, free_port
+from tests.benchmarks.processes import BenchError, Programs, free_port, wait_for_file
 from tests.benchmarks.setting import ROOT, Setting
 
 # What the guides of Gunicorn, Django and FastAPI have in common, in the nginx.conf that nginx itself is shipped with:
@@ -137,5 +137,7 @@ def start_shipped(
     checked = subprocess.run([entrypoint, "--test"], env=env, capture_output=True, text=True, check=False)
     if checked.returncode:
         raise BenchError(f"nginx refuses the configuration of this repository:\n{checked.stderr}")
-    pid = programs.start(f"{name}-nginx", [entrypoint], env=env, cwd=folder)
+    programs.start(f"{name}-nginx", [entrypoint], env=env, cwd=folder)
+    # nginx is no child of its entry point, which only waits for it.
+    pid = int(wait_for_file(folder / "tmp/nginx.pid", programs))
     return pid, port, folder / "access.log"

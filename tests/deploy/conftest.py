@@ -108,6 +108,14 @@ class Site:
         nginx = self.stack.container("nginx")
         return f"{nginx.id} {nginx.inspect()['State']['StartedAt']}"
 
+    def nginx_program(self, file: str = "/proc/$(cat /tmp/nginx.pid)/exe") -> str:
+        """Return the hash of the nginx that runs, or of another file in its container."""
+        return self.stack.container("nginx").execute("sh", "-c", f"sha256sum <{file}").stdout
+
+    def nginx_process(self) -> str:
+        """Return the id of the nginx that runs, in its container."""
+        return self.stack.container("nginx").execute("cat", "/tmp/nginx.pid").stdout
+
     def assert_serves(self, release: str) -> None:
         """Fail unless ``release`` serves, whole, and nothing else is left."""
         assert self.backends() == [release] * 2

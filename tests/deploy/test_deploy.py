@@ -52,6 +52,11 @@ SLOW_TABLE = rf"""RUN printf '%s\n' 'from django.db import migrations' 'class Mi
     '    operations = [migrations.RunSQL("ALTER TABLE django_migrations ADD COLUMN note text")]' \
     > /app/transactions/migrations/0998_note.py"""
 BAD_NGINX = "RUN echo 'broken_on_purpose;' >> /etc/nginx/snippets/compression.conf"
+# A program may end in what nobody reads; it does the same, and is not the same.
+ANOTHER_PROGRAM = "RUN echo another >> $(command -v nginx)"
+NGINX_DOES_NOT_START = r"""RUN mv $(command -v nginx) /tmp/nginx \
+    && printf '#!/bin/sh\ncase "$*" in *-t* | -v) exit 0 ;; esac\nexit 1\n' > /usr/sbin/nginx \
+    && chmod 0755 /usr/sbin/nginx"""
 NO_STATIC_FILES = "RUN sed -i 's|include snippets/static-files.conf;|return 404;|' /etc/nginx/snippets/application.conf"
 NOTHING_OVER_TLS = r"""RUN sed -i 's|include snippets/application.conf;|location / { return 404; }|' \
     /etc/nginx/servers/https.conf.template"""
@@ -82,6 +87,16 @@ BROKEN = {
         "the API does not answer as it should",
         "answered 404",
     ),
+    "its static files are missing, and its nginx is another": (
+        {"nginx": f"{NO_STATIC_FILES}\n{ANOTHER_PROGRAM}"},
+        "the API does not answer as it should",
+        "answered 404",
+    ),
+    "its nginx does not start": (
+        {"nginx": NGINX_DOES_NOT_START},
+        "nginx did not take the new configuration",
+        "did not start",
+    ),
     "its upkeep ends": ({"backend": NO_UPKEEP}, "not healthy", "broken on purpose"),
     "nginx refuses it": ({"nginx": BAD_NGINX}, "nginx refuses its configuration", "broken_on_purpose"),
 }
@@ -97,8 +112,8 @@ def test_deployments_and_rollbacks_drop_no_request(site: Site, load: Load) -> No
     nginx = site.nginx_id()
     served = [serving(site)]
 
-    for _ in range(DEPLOYS):
-        served.append(site.release())
+    for number in range(DEPLOYS):
+        served.append(site.release(nginx=ANOTHER_PROGRAM if number % 2 else ""))
         site.script("deploy", served[-1])
         site.assert_serves(served[-1])
     for _ in range(min(ROLLBACKS, DEPLOYS)):
@@ -199,7 +214,7 @@ def test_nginx_serves_the_same_after_a_restart_and_in_a_new_container(site: Site
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_release_leaves_the_old_one_serving_and_says_what_to_do(fault: str, site: Site, load: Load) -> None:
     lines, reason, detail = BROKEN[fault]
-    before, broken = serving(site), site.release(**lines)
+    before, program, broken = serving(site), site.nginx_program(), site.release(**lines)
 
     done = site.script("deploy", broken, check=False)
 
@@ -210,9 +225,33 @@ def test_a_broken_release_leaves_the_old_one_serving_and_says_what_to_do(fault: 
     assert f"release {before} serves as before" in done.stderr
     assert "\n  next: " in done.stderr
     site.assert_serves(before)
+    assert site.nginx_program() == program
     assert site.history()[-1][2] == broken
     assert site.history()[-1][3].startswith("failed: ")
     assert load.failures == []
+
+
+def test_another_nginx_takes_the_place_of_the_one_that_runs(site: Site, seed: int) -> None:
+    container, own = site.nginx_id(), site.nginx_program("/usr/sbin/nginx")
+    another, same = site.release(nginx=ANOTHER_PROGRAM), site.release(nginx=ANOTHER_PROGRAM)
+
+    with Load(site.stack, seed=seed) as load:
+        site.script("deploy", another)
+        site.assert_serves(another)
+        program, process = site.nginx_program(), site.nginx_process()
+        site.script("deploy", same)
+        site.assert_serves(same)
+    load.assert_whole()
+    kept = (site.nginx_id(), site.nginx_process(), site.nginx_program()) == (container, process, program)
+    site.stack.compose("restart", "nginx")
+    eventually(site.stack.is_ready, within=15, what="nginx serves again")
+    restarted = site.nginx_program()
+    site.script("deploy", site.release())
+
+    assert program != own
+    assert kept, "the second release came with the same nginx"
+    assert restarted == program
+    assert site.nginx_program() == own
 
 
 def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
