@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import document, growth, instructions, report, stack
+from tests.benchmarks import data, document, growth, instructions, report, stack
 from tests.benchmarks.agreement import check_agreement
 from tests.benchmarks.load import OPERATIONS, run_slice
 from tests.benchmarks.processes import BenchError, Programs
@@ -93,6 +93,8 @@ def measure_load(setting: Setting, options: argparse.Namespace) -> report.Result
             for running in fleet:
                 progress.step(f"{name}: warming {running.variant.name} up")
                 run_slice(setting, running, operation, seconds=WARM_UP_SECONDS)
+                # Prepared statements were planned for the tables as they were, some of them empty.
+                data.vacuum(setting, running.variant.database)
             for number in range(options.rounds):
                 # Every second round in reverse, so that nobody always comes after the same one.
                 for running in fleet if number % 2 == 0 else reversed(fleet):
