@@ -102,6 +102,13 @@ def test_every_base_is_an_argument_with_a_tag_or_a_stage(name: str) -> None:
         assert re.fullmatch(r"[a-z0-9./-]+:[a-z0-9.-]+", image), image
 
 
+def test_the_runbook_fetches_every_base_of_what_is_deployed() -> None:
+    bases = {item.rest.split("=", 1)[1] for name in SERVICES for item in instructions(name) if item.word == "ARG"}
+    pulled = re.findall(r"^    docker pull (\S+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+
+    assert sorted(pulled) == sorted(bases)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_dockerfile_holds_nothing_that_is_fetched_or_floats(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
