@@ -65,6 +65,22 @@ def test_image_has_a_health_check_in_exec_form(name: str, stage: str) -> None:
         assert option in options
 
 
+def test_the_database_is_healthy_when_the_application_can_sign_in_over_tcp() -> None:
+    (check,) = of_stage("db/Dockerfile", "", "HEALTHCHECK")
+    shell, option, command = json.loads(check.partition("CMD ")[2])
+
+    assert (shell, option) == ("sh", "-c")
+    words = command.split()
+    # On the socket a temporary server answers during the first start, which has no role of the application yet.
+    assert words[words.index("-h") + 1] == "127.0.0.1"
+    assert words[words.index("-U") + 1] == "transactions_app"
+    assert "'SELECT 1'" in command
+
+
+def test_nginx_is_told_to_answer_what_is_under_way_before_it_ends() -> None:
+    assert of_stage("backend/Dockerfile", "nginx", "STOPSIGNAL") == ["SIGQUIT"]
+
+
 @pytest.mark.parametrize(("name", "stage"), final_stages())
 def test_image_starts_in_exec_form(name: str, stage: str) -> None:
     started = of_stage(name, stage, "ENTRYPOINT") + of_stage(name, stage, "CMD")
