@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import time
@@ -92,8 +93,19 @@ TOLERABLE_SKEW = 1.0
 HARMFUL_SKEW = 5.0
 
 
+UNSYNCHRONISED = 16.0
+"""Seconds. The kernel's bound of the error grows up to here, and no further, once nothing sets the clock any more. The
+flag STA_UNSYNC would say less: chrony without `rtcsync` leaves it on. (As in systemd's ntp_synced().)"""
+
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
+
+
 def clock(installation: Installation) -> Findings:
-    """Compare the clocks of this host, the database and a backend."""
+    """Ask whether this host's clock is kept right, and compare it with those of the database and a backend."""
+    try:
+        yield judge_synchronisation(clock_error(), in_container=any(Path(mark).exists() for mark in CONTAINER_MARKS))
+    except NotSeen as reason:
+        yield unknown("clock.host", str(reason))
     asked = 0
     for service, command in (
         ("db", ("date", "+%s.%N")),
@@ -119,10 +131,48 @@ def clock(installation: Installation) -> Findings:
         yield judge_clock(service, before, there, after)
 
 
+class Timex(ctypes.Structure):
+    """The beginning of `struct timex`, and room for the rest: https://man7.org/linux/man-pages/man2/adjtimex.2.html."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),  # 0: change nothing, which everybody may
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("rest", ctypes.c_char * 512),
+    )
+
+
+def clock_error() -> float:
+    """Return by how many seconds this host's clock may be wrong, as the kernel counts it."""
+    figures = Timex()
+    try:
+        failed = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(figures)) < 0
+    except (AttributeError, OSError):
+        raise NotSeen("this system does not say whether its clock is synchronised") from None
+    if failed:
+        reason = os.strerror(ctypes.get_errno())
+        raise NotSeen(f"the kernel does not say whether the clock is synchronised: {reason}")
+    return int(figures.maxerror) / 1e6
+
+
+def judge_synchronisation(error: float, *, in_container: bool) -> Finding:
+    """Judge by how many seconds the clock may be wrong."""
+    if error < UNSYNCHRONISED:
+        return ok("clock.host", f"This host's clock is synchronised, to {error:.1f} s or better.")
+    if in_container:
+        return unknown("clock.host", "whoever runs this container keeps the clock, perhaps in a way of their own")
+    message = "Nothing keeps this host's clock right: tokens and logs go wrong with it."
+    return warning("clock.host", message, SYNCHRONISE)
+
+
+SYNCHRONISE = "sudo timedatectl set-ntp true  # not supported? sudo apt-get install systemd-timesyncd"
+
+
 def judge_clock(service: str, before: float, there: float, after: float) -> Finding:
     """Judge what a clock showed at some moment between two moments of this one."""
     skew = max(before - there, there - after, 0.0)
-    identity, mend = f"clock.{service}", "sudo timedatectl set-ntp true"
+    identity, mend = f"clock.{service}", SYNCHRONISE
     said = f"The clock of {service} is {skew:.1f} s away from this host's"
     if skew > HARMFUL_SKEW:
         return problem(identity, f"{said}: tokens are refused or live too long.", mend)

@@ -69,6 +69,11 @@ HARMLESS_MIGRATION = rf"""RUN printf '%s\n' 'from django.db import migrations' \
     'class Migration(migrations.Migration):' \
     '    dependencies = [("transactions", "{LATEST}")]' \
     '    operations = [migrations.RunSQL("SELECT 1", "SELECT 1")]' > /app/transactions/migrations/0997_harmless.py"""
+ADDED_COLUMN = rf"""RUN printf '%s\n' 'from django.db import migrations' \
+    'class Migration(migrations.Migration):' \
+    '    dependencies = [("transactions", "{LATEST}")]' \
+    '    operations = [migrations.RunSQL("ALTER TABLE transactions_transaction ADD COLUMN note text")]' \
+    > /app/transactions/migrations/0996_note.py"""
 BACKUP = """#!/usr/bin/env bash
 docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
   -c "SELECT count(*) FROM django_migrations WHERE name = '0997_harmless'" >>var/backups
@@ -76,6 +81,8 @@ echo "the backup ran"
 ! [[ -e var/no-room ]]
 """
 """Stands for whatever makes one: it notes what was migrated by then."""
+
+CLEARS_UP = "an earlier run did not end: "
 
 BROKEN = {
     "it crashes": ({"backend": CRASHES}, "not healthy", "broken on purpose"),
@@ -285,6 +292,23 @@ def test_a_migration_waits_for_a_table_only_for_a_moment_and_tries_again(site: S
     site.assert_serves(release)
 
 
+def test_a_rollback_leaves_the_schema_and_the_release_before_lives_with_it(site: Site, load: Load) -> None:
+    before, release = serving(site), site.release(backend=ADDED_COLUMN)
+    columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'transactions_transaction'"
+    applied = "SELECT count(*) FROM django_migrations WHERE name = '0996_note'"
+    at_first = int(site.stack.sql(columns).stdout)
+
+    site.script("deploy", release)
+    serves = serving(site)
+    said = site.script("rollback").stderr
+
+    assert serves == release
+    assert "migrating" not in said
+    site.assert_serves(before)
+    assert site.stack.sql(applied).stdout == "1\n"
+    assert int(site.stack.sql(columns).stdout) == at_first + 1
+
+
 def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: Site) -> None:
     site.script("deploy", site.release(backend=SLOW_WITH_HEADER))
     following = site.release()
@@ -442,9 +466,12 @@ def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_s
         kill_at_once(process)
 
         assert site.stack.is_ready(), f"killed after {moment:.1f} s"
-        assert {before, killed} & set(site.backends())
+        serve = set(site.backends())
+        assert {before, killed} & serve
 
-        site.script("deploy", following)
+        said = site.script("deploy", following).stderr
+        # Of what one that is killed leaves behind, only this can be told from outside.
+        assert serve != {before, killed} or CLEARS_UP in said, f"killed after {moment:.1f} s"
         site.assert_serves(following)
         assert load.failures == [], f"killed after {moment:.1f} s of {usual:.1f}"
 
@@ -462,10 +489,11 @@ def test_doctor_names_a_deployment_that_was_killed_and_the_command_that_complete
     kill_at_once(process)
 
     found = finding(site)
-    run("bash", "-c", found["mend"], timeout=ONE_SECONDS, cwd=site.stack.checkout)
+    said = run("bash", "-c", found["mend"], timeout=ONE_SECONDS, cwd=site.stack.checkout).stderr
 
     assert before["level"] == "ok"
     assert found["level"] == "problem"
+    assert f"{CLEARS_UP}release {deployed} serves, clearing up the rest" in said
     assert f"release {killed} was interrupted" in found["message"]
     assert finding(site)["level"] == "ok"
     site.assert_serves(killed)
@@ -512,9 +540,16 @@ def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Lo
         images = {backend.inspect()["Config"]["Image"] for backend in site.stack.containers("backend")}
         assert images == {f"{registry}/transactions-backend:{release}"}
     absent = site.script("deploy", "--pull", "never-published", check=False)
-    site.script("rollback")
+    docker("image", "rm", f"{registry}/transactions-backend:{first}")
+    gone = site.script("rollback", check=False)
+    site.assert_serves(second)
+    site.script("rollback", "--pull")
 
     site.assert_serves(first)
+    assert gone.returncode == 1
+    assert "its images are not here any more" in gone.stderr
+    assert f"release {second} serves as before" in gone.stderr
+    assert "next: ./scripts/rollback --pull" in gone.stderr
     assert absent.returncode == 1
     assert "its images could not be pulled" in absent.stderr
     assert f"release {second} serves as before" in absent.stderr

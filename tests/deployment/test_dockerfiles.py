@@ -65,6 +65,22 @@ def test_image_has_a_health_check_in_exec_form(name: str, stage: str) -> None:
         assert option in options
 
 
+def test_the_database_is_healthy_when_the_application_can_sign_in_over_tcp() -> None:
+    (check,) = of_stage("db/Dockerfile", "", "HEALTHCHECK")
+    shell, option, command = json.loads(check.partition("CMD ")[2])
+
+    assert (shell, option) == ("sh", "-c")
+    words = command.split()
+    # On the socket a temporary server answers during the first start, which has no role of the application yet.
+    assert words[words.index("-h") + 1] == "127.0.0.1"
+    assert words[words.index("-U") + 1] == "transactions_app"
+    assert "'SELECT 1'" in command
+
+
+def test_nginx_is_told_to_answer_what_is_under_way_before_it_ends() -> None:
+    assert of_stage("backend/Dockerfile", "nginx", "STOPSIGNAL") == ["SIGQUIT"]
+
+
 @pytest.mark.parametrize(("name", "stage"), final_stages())
 def test_image_starts_in_exec_form(name: str, stage: str) -> None:
     started = of_stage(name, stage, "ENTRYPOINT") + of_stage(name, stage, "CMD")
@@ -100,6 +116,13 @@ def test_every_base_is_an_argument_with_a_tag_or_a_stage(name: str) -> None:
     for name_, image in arguments.items():
         assert name_.endswith("_IMAGE")
         assert re.fullmatch(r"[a-z0-9./-]+:[a-z0-9.-]+", image), image
+
+
+def test_the_runbook_fetches_every_base_of_what_is_deployed() -> None:
+    bases = {item.rest.split("=", 1)[1] for name in SERVICES for item in instructions(name) if item.word == "ARG"}
+    pulled = re.findall(r"^    docker pull (\S+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+
+    assert sorted(pulled) == sorted(bases)
 
 
 @pytest.mark.parametrize("name", ALL)

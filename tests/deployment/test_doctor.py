@@ -3,6 +3,7 @@
 What it sees of a running stack is in tests/operations/test_doctor.py.
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -480,6 +481,39 @@ def test_memory_is_judged_by_the_sum_of_the_limits(allowed: int, total: int, ava
 )
 def test_clocks_are_judged_against_the_moments_around_the_question(there: float, level: str) -> None:
     assert host.judge_clock("db", 100.0, there, 100.4).level == level
+
+
+@pytest.mark.parametrize(
+    ("error", "in_container", "level"),
+    [(0.05, False, "ok"), (15.9, False, "ok"), (16.0, False, "warning"), (0.05, True, "ok"), (16.0, True, "unknown")],
+)
+def test_a_clock_is_judged_by_how_wrong_it_may_be(error: float, in_container: bool, level: str) -> None:
+    found = host.judge_synchronisation(error, in_container=in_container)
+
+    assert found.level == level
+    assert ("timedatectl" in found.mend) == (level == "warning")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="adjtimex is Linux's")
+def test_the_kernel_says_how_wrong_the_clock_may_be_and_nothing_is_changed() -> None:
+    before = host.clock_error()
+
+    # As in <sys/timex.h>: an int, padded to a long, and two longs are in front of it.
+    assert host.Timex.maxerror.offset == 3 * ctypes.sizeof(ctypes.c_long)
+    # It never says more, and in a moment it grows by next to nothing.
+    assert 0 <= before <= host.UNSYNCHRONISED
+    assert abs(host.clock_error() - before) < 1
+
+
+def test_a_system_that_says_nothing_of_its_clock_is_neither_good_nor_bad(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+
+    first = next(host.clock(Installation(checkout)))
+
+    assert (first.id, first.level) == ("clock.host", "unknown")
+    assert "does not say whether its clock is synchronised" in first.message
 
 
 @pytest.mark.parametrize(

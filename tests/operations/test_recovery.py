@@ -1,5 +1,7 @@
-"""Containers that are replaced while the stack serves."""
+"""Containers that are replaced, and an nginx that is reloaded, while the stack serves."""
 
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -7,10 +9,21 @@ from http import HTTPStatus
 import httpx
 import pytest
 
-from tests.stack.containers import Stack, docker, eventually
+from tests.stack.containers import Container, Stack, docker, eventually
+from tests.stack.load import Load
 from tests.stack.people import Person, connect, unique
 
 MOST_SQUATTERS = 12
+RELOADS = 20
+FOUND_WITHIN_SECONDS = 2
+"""How long nginx may answer 503 after a backend on a new address serves."""
+
+SERVES_SINCE = """
+until curl -fs -o /dev/null --max-time 1 -H 'Host: localhost' -H 'X-Forwarded-Proto: https' http://$0:8000/readyz
+do sleep 0.05; done
+date +%s.%N
+"""
+"""Asks a backend itself, over the network that nginx reaches it by."""
 
 
 @pytest.fixture
@@ -22,32 +35,95 @@ def squatters(stack: Stack) -> Iterator[list[str]]:
         docker("rm", "--force", name, check=False)
 
 
+def take(stack: Stack, squatters: list[str], addresses: set[str]) -> None:
+    """Let containers that serve nothing have the addresses that backends have had."""
+    network = f"{stack.name()}_application"
+    image = stack.container("nginx").inspect()["Image"]
+    taken: set[str] = set()
+    while not addresses <= taken and len(squatters) < MOST_SQUATTERS:
+        squatters.append(unique(f"{stack.name()}-squatter"))
+        options = ("--init", "--network", network, "--name", squatters[-1], "--entrypoint", "sleep")
+        docker("run", "--detach", *options, image, "300")
+        taken.add(Container(squatters[-1]).address(network))
+    assert addresses <= taken, "the old addresses are not held, so this test shows nothing"
+
+
 @pytest.mark.timeout(240)
-def test_backends_on_new_addresses_are_found_without_a_restart_of_nginx(
+def test_backends_on_new_addresses_are_found_within_2_seconds_and_without_a_restart_of_nginx(
     disturbed: Stack, squatters: list[str], base_url: str, alice: Person
 ) -> None:
     network = f"{disturbed.name()}_application"
-    image = disturbed.container("backend").inspect()["Image"]
     row = alice.record("before")
     before = {backend.address(network) for backend in disturbed.containers("backend")}
-    nginx = disturbed.container("nginx").inspect()["State"]
+    nginx = disturbed.container("nginx")
+    started = nginx.inspect()["State"]["StartedAt"]
 
     disturbed.compose("rm", "--stop", "--force", "backend")
-    taken: set[str] = set()
-    while not before <= taken and len(squatters) < MOST_SQUATTERS:
-        squatters.append(unique(f"{disturbed.name()}-squatter"))
-        docker("run", "--detach", "--init", "--network", network, "--name", squatters[-1], image, "sleep", "300")
-        shown = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        taken.add(docker("inspect", "--format", shown, squatters[-1]).stdout.strip())
-    assert before <= taken, "the old addresses are not held, so this test shows nothing"
-    disturbed.compose("up", "--detach", "--no-build", "--no-deps", "--wait", "backend")
+    take(disturbed, squatters, before)
+    disturbed.compose("up", "--detach", "--no-build", "--no-deps", "backend")
+    addresses = {backend.address(network) for backend in disturbed.containers("backend")}
+    asked = [
+        subprocess.Popen(
+            ["docker", "exec", nginx.id, "sh", "-c", SERVES_SINCE, address], stdout=subprocess.PIPE, text=True
+        )
+        for address in addresses
+    ]
+    while not disturbed.is_ready():
+        time.sleep(0.02)
+    found = time.time()
+    serve = min(float(one.communicate(timeout=60)[0]) for one in asked)
 
-    eventually(disturbed.is_ready, within=5, what="nginx found the new backends")
+    print(f"found {found - serve:.2f} s after the first of them served")
+    assert found - serve < FOUND_WITHIN_SECONDS
     with connect(base_url) as client:
         assert [client.get("/readyz").status_code for _ in range(20)] == [HTTPStatus.OK] * 20
-    assert not before & {backend.address(network) for backend in disturbed.containers("backend")}
-    assert disturbed.container("nginx").inspect()["State"]["StartedAt"] == nginx["StartedAt"]
+    assert not before & addresses
+    assert nginx.inspect()["State"]["StartedAt"] == started
     assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
+
+
+@pytest.mark.timeout(240)
+def test_one_backend_on_a_new_address_costs_no_request(disturbed: Stack, squatters: list[str]) -> None:
+    network = f"{disturbed.name()}_application"
+    leaves, stays = disturbed.containers("backend")
+    before = leaves.address(network)
+
+    with Load(disturbed) as load:
+        docker("stop", leaves.id)
+        docker("rm", leaves.id)
+        take(disturbed, squatters, {before})
+        disturbed.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", "--wait", "backend")
+        time.sleep(2)
+
+    load.assert_whole()
+    (new,) = set(disturbed.containers("backend")) - {stays}
+    assert new.address(network) != before
+
+
+WORKERS = """
+for one in /proc/[0-9]*
+do [ "$(tr -d '\\0' <$one/cmdline)" != 'nginx: worker process' ] || echo $one; done
+"""
+"""Those that are shutting down have another name."""
+
+
+@pytest.mark.timeout(240)
+def test_nginx_that_is_reloaded_20_times_costs_no_request(disturbed: Stack) -> None:
+    nginx = disturbed.container("nginx")
+
+    def workers() -> set[str]:
+        return set(nginx.execute("sh", "-c", WORKERS).stdout.split())
+
+    with Load(disturbed) as load:
+        for _ in range(RELOADS):
+            old = workers()
+            nginx.execute("nginx", "-e", "stderr", "-s", "reload")
+            time.sleep(0.5)
+            while not (new := workers()) or new & old:
+                time.sleep(0.1)
+
+    print(f"{load.asked.total()} requests")
+    load.assert_whole()
 
 
 @pytest.mark.timeout(180)

@@ -5,21 +5,30 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.stack.containers import Result, Stack, run
 from tests.stack.load import Load
-from tests.stack.people import Person
+from tests.stack.people import Person, connect, unique
 
 pytestmark = pytest.mark.timeout(400)
 
 ROLES = ("app", "migrator")
 FILES = {"jwt": "jwt_signing_key", "django": "django_secret_key", "postgres": "postgres_app_password"}
 WEEKS = 30 * 86400
+READ = """from django.core import signing
+try:
+    print(signing.loads({!r}))
+except signing.BadSignature as error:
+    print(type(error).__name__)
+"""
+ADMIN, LOGIN = "/admin/", "/admin/login/"
 
 
 def init(stack: Stack, *arguments: str, check: bool = True) -> Result:
@@ -88,8 +97,43 @@ def test_the_key_of_tokens_is_replaced_and_in_the_end_the_old_one_is_gone(whole:
     assert alice.client.get("/auth/users/me/").status_code == HTTPStatus.UNAUTHORIZED
 
 
-def test_the_key_of_django_is_replaced_and_what_the_old_one_has_signed_stays_good(whole: Stack) -> None:
+@pytest.fixture
+def admin_site(stack: Stack) -> Iterator[Callable[[], httpx.Client]]:
+    """The admin site, switched on for the test; signs its administrator in, each time as another browser."""
+    env = stack.checkout / ".env"
+    before = env.read_bytes()
+    env.write_bytes(before + b"\nDJANGO_ADMIN_ENABLED=true\n")
+    name = unique("root")
+    with ExitStack() as browsers:
+        try:
+            stack.compose("up", "--detach", "--no-build", "--wait")
+            password = run(str(stack.checkout / "scripts/manage"), "create_admin", name, "--generate").stdout.strip()
+
+            def sign_in() -> httpx.Client:
+                browser = browsers.enter_context(connect(stack.base_url))
+                browser.get(LOGIN)
+                form = {"username": name, "password": password, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+                assert browser.post(LOGIN, data=form).status_code == HTTPStatus.FOUND
+                return browser
+
+            yield sign_in
+        finally:
+            env.write_bytes(before)
+            stack.compose("up", "--detach", "--no-build", "--wait")
+
+
+def is_signed_in(browser: httpx.Client) -> bool:
+    """Whether the admin site knows the browser; otherwise it sends it to where passwords are asked for."""
+    answer = browser.get(ADMIN)
+    assert answer.status_code == HTTPStatus.OK or answer.headers["Location"].startswith(LOGIN)
+    return answer.status_code == HTTPStatus.OK
+
+
+def test_the_key_of_django_is_replaced_and_what_the_old_one_has_signed_stays_good_until_it_is_gone(
+    admin_site: Callable[[], httpx.Client], whole: Stack
+) -> None:
     signed = in_django(whole, "from django.core import signing; print(signing.dumps('kept'))").strip()
+    used, idle = admin_site(), admin_site()
     (old,) = lines(whole, FILES["django"])[:1]
 
     with Load(whole) as load:
@@ -98,11 +142,27 @@ def test_the_key_of_django_is_replaced_and_what_the_old_one_has_signed_stays_goo
     load.assert_whole()
     assert lines(whole, FILES["django"])[0] != old
     assert old in lines(whole, FILES["django"])
-    read = f"from django.core import signing; print(signing.loads({signed!r}))"
-    assert in_django(whole, read) == "kept\n"
+    assert in_django(whole, READ.format(signed)) == "kept\n"
     again = in_django(whole, "from django.core import signing; print(signing.dumps('kept'))").strip()
     without = f"from django.core import signing; print(signing.loads({again!r}, fallback_keys=[]))"
     assert in_django(whole, without) == "kept\n", "the new key does not sign"
+    assert is_signed_in(used)
+
+    early = init(whole, "--rotate", "django", "--finish", check=False)
+
+    assert early.returncode == 1
+    assert re.search(r"may be good until 20[0-9-]+ [0-9:]+", early.stderr)
+    assert old in lines(whole, FILES["django"])
+
+    file = whole.checkout / "secrets" / FILES["django"]
+    os.utime(file, (time.time() - WEEKS, time.time() - WEEKS))
+    init(whole, "--rotate", "django", "--finish")
+
+    assert old not in lines(whole, FILES["django"])
+    assert in_django(whole, READ.format(signed)) == "BadSignature\n"
+    # Django signs a session again with the new key when it is used.
+    assert is_signed_in(used)
+    assert not is_signed_in(idle)
 
 
 def test_the_passwords_of_the_database_are_replaced_and_the_old_ones_refused(whole: Stack) -> None:

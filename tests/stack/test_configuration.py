@@ -166,19 +166,24 @@ def example(checkout: Path) -> str:
     return (checkout / "env.example").read_text(encoding="utf-8")
 
 
+APPLICATION = ("migrate", "backend", "upkeep")
+"""One registry: each process of the application checks what any of them reads."""
+
+
 def read_by(checkout: Path, service: str) -> dict[str, str]:
-    """Return the variables that env.example says ``service`` reads, each with what it accepts."""
+    """Return the variables that env.example says ``service`` checks, each with what it accepts."""
+    readers = {"backend", "upkeep"} if service in APPLICATION else {service}
     found = {}
     for block in example(checkout).split("\n\n"):
         said = re.search(r"Read by ([a-z, ]+)\. Accepted: (.*)\.$", block, re.MULTILINE)
         name = re.search(r"(?m)^#?([A-Z][A-Z0-9_]*)=", block)
-        if said and name and service in said[1].split(", "):
+        if said and name and readers & set(said[1].split(", ")):
             found[name[1]] = said[2]
     return found
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("service", ["backend", "nginx"])
+@pytest.mark.parametrize("service", [*APPLICATION, "nginx"])
 def test_every_variable_with_the_same_mistake_is_named(
     service: str, mistake: str, stack: Stack, checkout: Path
 ) -> None:
@@ -192,18 +197,44 @@ def test_every_variable_with_the_same_mistake_is_named(
     assert_refused(result, seconds, set(names))
 
 
-@pytest.mark.parametrize("name", ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD", "DATABASE_URL"])
-@pytest.mark.parametrize("mistake", ["missing", "empty", "garbage", "dollar"])
-def test_secret_file_that_holds_none_is_named(name: str, mistake: str, stack: Stack) -> None:
-    if (name, mistake) == ("DATABASE_URL", "empty"):
-        return  # an empty file is no other database
-    command = shlex.join(stack.container("backend").inspect()["Config"]["Cmd"])
-    content = {"empty": "", "garbage": f"{CANARY} {CANARY}", "dollar": f"${CANARY[:6]}"}.get(mistake)
-    write = "true" if content is None else f"printf %s {shlex.quote(content)} >/tmp/secret"
+SECRETS = ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD"]
+ADDRESSES = ["DATABASE_URL", "EMAIL_URL"]
+"""Secrets that there need not be: an empty file stands for none."""
+BAD_SECRETS = {
+    "missing": "true",
+    "empty": ": >/tmp/secret",
+    "garbage": f"printf %s '{CANARY} {CANARY}' >/tmp/secret",
+    "dollar": f"printf %s '${CANARY[:6]}' >/tmp/secret",
+}
+"""What a shell does to the file that should hold one."""
 
-    result, seconds = start(stack, "backend", {f"{name}_FILE": "/tmp/secret"}, "sh", "-c", f"{write} && exec {command}")
+
+def start_with_secrets(stack: Stack, service: str, names: list[str], mistake: str) -> tuple[Result, float]:
+    """Start one more container of ``service`` that reads these secrets from a file with a mistake."""
+    command = shlex.join(stack.container(service).inspect()["Config"]["Cmd"])
+    variables = {f"{name}_FILE": "/tmp/secret" for name in names}
+    return start(stack, service, variables, "sh", "-c", f"{BAD_SECRETS[mistake]} && exec {command}")
+
+
+@pytest.mark.parametrize("name", [*SECRETS, "DATABASE_URL"])
+@pytest.mark.parametrize("mistake", BAD_SECRETS)
+def test_secret_file_that_holds_none_is_named(name: str, mistake: str, stack: Stack) -> None:
+    if name in ADDRESSES and mistake == "empty":
+        return
+
+    result, seconds = start_with_secrets(stack, "backend", [name], mistake)
 
     assert_refused(result, seconds, {name})
+
+
+@pytest.mark.parametrize("service", ["migrate", "upkeep"])
+@pytest.mark.parametrize("mistake", BAD_SECRETS)
+def test_every_secret_file_that_holds_none_is_named(service: str, mistake: str, stack: Stack) -> None:
+    names = SECRETS if mistake == "empty" else [*SECRETS, *ADDRESSES]
+
+    result, seconds = start_with_secrets(stack, service, names, mistake)
+
+    assert_refused(result, seconds, set(names))
 
 
 @pytest.mark.parametrize("line", [f"DJANGO_DEBG={CANARY}", f"HTTP_PORT={CANARY}", f"POSTGRES_HOST={CANARY}"])

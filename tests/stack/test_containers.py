@@ -22,6 +22,8 @@ USERS = {
 }
 MEMORY = {"db": 1024 * MIB, "migrate": 512 * MIB, "backend": 512 * MIB, "upkeep": 192 * MIB, "nginx": 128 * MIB}
 PIDS = {"db": 256, "migrate": 64, "backend": 256, "upkeep": 32, "nginx": 128}
+STOP_SIGNALS = {"db": "SIGINT", "backend": "SIGTERM", "upkeep": "SIGTERM", "nginx": "SIGQUIT"}
+"""SIGINT: PostgreSQL ends sessions and writes a checkpoint. SIGQUIT: nginx answers what is under way."""
 GRACE_SECONDS = {"db": 120, "backend": 40, "upkeep": 30, "nginx": 15}
 NETWORKS = {
     "db": {"data"},
@@ -112,6 +114,8 @@ def test_a_server_comes_back_and_stops_in_its_own_time(server: str, stack: Stack
         details = container.inspect()
 
         assert details["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+        # Docker's own is SIGTERM; an image may leave it unsaid.
+        assert details["Config"].get("StopSignal", "SIGTERM") == STOP_SIGNALS[server]
         assert details["Config"]["StopTimeout"] == GRACE_SECONDS[server]
         assert details["Config"]["Healthcheck"]["Test"][0] == "CMD"
 
