@@ -261,6 +261,21 @@ def test_another_nginx_takes_the_place_of_the_one_that_runs(site: Site, seed: in
     assert site.nginx_program() == own
 
 
+def test_the_container_of_nginx_is_made_anew_on_request_only(site: Site) -> None:
+    before, release = site.nginx_id(), site.release(nginx="RUN echo '# another' >> /entrypoint.sh")
+
+    deployed = site.script("deploy", release)
+    kept = site.nginx_id()
+    recreated = site.script("deploy", "--recreate-nginx", release)
+
+    assert kept == before
+    assert "./scripts/deploy --recreate-nginx" in deployed.stderr
+    assert "./scripts/deploy --recreate-nginx" not in recreated.stderr
+    assert site.nginx_id() != before
+    assert site.variables()["NGINX_RELEASE"] == release
+    site.assert_serves(release)
+
+
 def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
     site.script("deploy", site.release(backend=CRASHES), check=False)
     good = site.release()
