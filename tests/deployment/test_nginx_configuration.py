@@ -751,12 +751,12 @@ def test_only_a_request_that_was_never_sent_gets_a_second_attempt(connect_times:
     assert mapped("$answer_to_failure", connect_times) == expected
 
 
-def test_the_second_attempt_is_the_last() -> None:
+def test_the_second_attempt_is_the_last_and_passes_over_a_container_that_refuses_at_once() -> None:
     attempt = {found.name: found.arguments for found in location("", "@second_attempt").block}
 
     assert attempt["recursive_error_pages"] == ["off"]
     assert attempt["error_page"] == ["500", "502", "503", "504", "=503", "@unavailable"]
-    assert attempt["proxy_next_upstream"] == ["off"]
+    assert attempt["proxy_next_upstream"] == ["error"], "a timeout there would be one too many for the client"
 
 
 def test_a_request_that_was_sent_is_not_repeated_unless_its_method_allows_it() -> None:
