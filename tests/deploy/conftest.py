@@ -130,8 +130,10 @@ class Site:
 @pytest.fixture(scope="session")
 def site(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The images of the stack that ./scripts/test has built, as the first release of another stack."""
-    first = os.environ.pop("RELEASE")
+    built = os.environ.pop("RELEASE")
     name = f"{os.environ.pop('COMPOSE_PROJECT_NAME')}-deploy"
+    # Under a name of its own: another suite may build the stack's images again meanwhile.
+    first = f"{built}-deploy"
     os.environ.pop("HTTP_PORT")
     folder = tmp_path_factory.mktemp("site") / "checkout"
     shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".env", "secrets", "var"))
@@ -144,6 +146,8 @@ def site(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         file.write(f"COMPOSE_PROJECT_NAME={name}\nRELEASE={first}\nHTTP_PORT={port}\nNGINX_AUTH_RATE=99999r/s\n")
     site = Site(Stack(folder, f"http://127.0.0.1:{port}"), first)
     remove(site)
+    for image in ("db", *IMAGES):
+        docker("tag", f"transactions-{image}:{built}", f"transactions-{image}:{first}")
     try:
         site.stack.compose("up", "--detach", "--no-build", "--wait", timeout=240)
         eventually(site.stack.is_ready, within=30, what="the stack is ready")
@@ -161,7 +165,7 @@ def remove(site: Site) -> None:
     for container in docker("ps", "--all", "--quiet", *project).stdout.split():
         docker("rm", "--force", "--volumes", container, check=False)
     site.stack.compose("down", "--volumes", "--timeout", "0", check=False)
-    reference = ("--filter", f"reference=transactions-*:{site.first}-*")
+    reference = ("--filter", f"reference=transactions-*:{site.first}*")
     for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *reference).stdout.split():
         docker("image", "rm", "--force", image, check=False)
 

@@ -75,6 +75,7 @@ ADDED_COLUMN = rf"""RUN printf '%s\n' 'from django.db import migrations' \
     '    operations = [migrations.RunSQL("ALTER TABLE transactions_transaction ADD COLUMN note text")]' \
     > /app/transactions/migrations/0996_note.py"""
 BACKUP = """#!/usr/bin/env bash
+set -e
 docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
   -c "SELECT count(*) FROM django_migrations WHERE name = '0997_harmless'" >>var/backups
 echo "the backup ran"
