@@ -1,23 +1,29 @@
-"""Gunicorn's threaded worker, which ends without dropping a connection and says that it lives however busy it is.
+"""Gunicorn's threaded worker, whose threads wait for requests themselves, and which ends without dropping one.
 
-Gunicorn's own stops to accept when it is told to end, but keeps the socket open for as long as it lives: whoever
-connects in between waits in the queue of the socket, has sent a request by then, and is cut off at the end. nginx may
-repeat a request that was never sent, not one that was: a POST would fail (docs/decisions/0034).
+Gunicorn's own waits for requests in its main thread, which hands each to another thread and gets the connection back:
+that is a tenth of what reading a transaction costs (docs/decisions/0048).
+
+When it is told to end it stops to accept, but keeps the socket open for as long as it lives: whoever connects in
+between waits in the queue of the socket, has sent a request by then, and is cut off at the end. nginx may repeat a
+request that was never sent, not one that was: a POST would fail (docs/decisions/0034).
 """
 
 import ctypes
 import errno
 import mmap
+import select
 import selectors
 import socket
 import struct
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn import sock
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 _server_ends = mmap.mmap(-1, 1)
 """One byte that the workers share with the process that has forked them."""
@@ -28,6 +34,9 @@ HEALTH = b"GET /healthz"
 SO_ATTACH_FILTER = 26
 BPF_RETURN = 0x06  # here: nothing of what has arrived
 
+READABLE_ONCE = select.EPOLLIN | select.EPOLLONESHOT
+"""One thread is told, and nobody again before it is asked for again."""
+
 _close_sockets = sock.close_sockets
 
 
@@ -37,32 +46,112 @@ def close_sockets(listeners: list[Any], unlink: bool = True) -> None:
     _close_sockets(listeners, unlink)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
-    """Serves each request in a thread, those for ``/healthz`` in one of their own.
+def peek(conn: Any) -> bytes | None:
+    """Return the first bytes that have arrived on a connection: none if it has ended, ``None`` if nothing has."""
+    try:
+        start: bytes = conn.sock.recv(len(HEALTH) + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    return start
 
-    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx
-    is refused at once.
+
+def read_ahead(conn: Any) -> bool:
+    """Return whether the next request, or a part of it, was read together with the last one."""
+    return bool(conn.parser.unreader.buf.getvalue())
+
+
+class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """Serves each request in the thread that was waiting for it, those for ``/healthz`` in one of their own.
+
+    The main thread accepts connections, looks at what a new one asks for first, and ends those on which nothing comes.
+    Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at
+    once.
     """
 
     def init_process(self) -> None:
         """Begin to serve; does not return before the worker ends."""
-        self.health_thread = ThreadPoolExecutor(1, "health")
+        self.requests = select.epoll()
+        # The connections that no thread has, by file descriptor. Whoever takes one out has it to itself.
+        self.kept: dict[int, Any] = {}
         super().init_process()
 
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Return whom Gunicorn's own worker hands requests to: here, the thread of ``/healthz``."""
+        return ThreadPoolExecutor(1, "health")
+
+    def run(self) -> None:
+        """Serve until the worker is told to end."""
+        for number in range(self.cfg.threads):
+            threading.Thread(target=self.serve, name=f"requests-{number}", daemon=True).start()
+        super().run()
+
+    def serve(self) -> None:
+        """Serve one request after the other, of whatever connection."""
+        while True:
+            for descriptor, _ in self.requests.poll(maxevents=1):
+                if (conn := self.kept.pop(descriptor, None)) is None:
+                    continue  # the main thread is about to end it
+                try:
+                    keeps = self.handle(conn)
+                    while keeps and read_ahead(conn):
+                        keeps = self.handle(conn)
+                except BaseException:  # SystemExit, too: this thread goes on
+                    self.log.exception("A request ended its thread")
+                    keeps = False
+                if keeps:
+                    self.keep(conn)
+                    self.requests.modify(descriptor, READABLE_ONCE)
+                else:
+                    self.method_queue.defer(self.close, conn)
+
+    def keep(self, conn: Any) -> None:
+        """Keep a connection for its next request, which has to come in time."""
+        conn.set_timeout()
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
+        self.kept[conn.sock.fileno()] = conn
+
+    def close(self, conn: Any) -> None:
+        """Close a connection that no thread has."""
+        self.nr_conns -= 1
+        with suppress(OSError):
+            conn.close(graceful=True)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """End connections on which no request came in time; one that waits for a thread has come."""
+        super().murder_keepalived(force)
+        now = time.monotonic()
+        for descriptor, conn in list(self.kept.items()):
+            if (conn.timeout <= now or force) and not peek(conn) and self.kept.pop(descriptor, None):
+                with suppress(OSError):
+                    conn.sock.shutdown(socket.SHUT_RDWR)
+                # Closed by a thread: one that is on its way to it could meet another connection under this number.
+                self.kept[descriptor] = conn
+                self.requests.modify(descriptor, READABLE_ONCE)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do what the main thread has to, for ``timeout`` seconds or, where the worker ends, less."""
+        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, 0.1))
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn in list(self.kept.values()):
+            conn.timeout = min(conn.timeout, deadline)
+
     def enqueue_req(self, conn: Any) -> None:
-        """Hand a request to a thread as soon as its first bytes are there."""
-        try:
-            start = conn.sock.recv(len(HEALTH) + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except OSError:
-            start = b""
+        """Leave a connection to the threads as soon as the first bytes of its first request are there."""
+        start = peek(conn)
+        if start is None and self.alive and not (conn.initialized or conn.data_ready):
             # Threads may all be waiting for the database: nobody knows yet whether this request has to wait for them.
-            if self.alive and not (conn.initialized or conn.data_ready):
-                self.wait_for_start(conn)
-                return
-        asks_for_health = start.startswith(HEALTH) and start[len(HEALTH) :] in (b" ", b"?")
-        pool = self.health_thread if asks_for_health else self.tpool
-        future = pool.submit(self.handle, conn)
-        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+            self.wait_for_start(conn)
+            return
+        if start in (HEALTH + b" ", HEALTH + b"?") or (conn.initialized and read_ahead(conn)):
+            super().enqueue_req(conn)
+            return
+        conn.sock.setblocking(True)
+        conn.data_ready = True
+        self.keep(conn)
+        self.requests.register(conn.sock, READABLE_ONCE)
 
     def wait_for_start(self, conn: Any) -> None:
         """Come back to a new connection once something was sent on it, or close it."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
@@ -99,6 +99,36 @@ def test_server_answers_at_once_while_other_requests_are_under_way(server: Serve
         assert set(pool.map(ask, range(40))) == {HTTPStatus.OK}
 
 
+def test_server_serves_more_connections_than_it_has_threads_again_and_again(server: Server) -> None:
+    with ExitStack() as open_until_the_end:
+        clients = [
+            open_until_the_end.enter_context(closing(HTTPConnection("127.0.0.1", server[0], timeout=10)))
+            for _ in range(40)
+        ]
+        for _ in range(5):
+            for client in clients:
+                client.request("GET", "/readyz")
+            answers = [client.getresponse() for client in clients]
+            assert {json.loads(answer.read())["status"] for answer in answers} == {"ready"}
+        assert not any(answer.will_close for answer in answers)
+
+
+@pytest.mark.parametrize("first", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("then", ["/healthz", "/readyz"])
+def test_server_answers_requests_that_are_sent_together(server: Server, first: str, then: str) -> None:
+    requests = "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in (first, then))
+
+    with socket.create_connection(("127.0.0.1", server[0]), timeout=5) as client:
+        client.sendall(requests.encode())
+        answers = b""
+        while answers.count(b'{"status": "') + answers.count(b'{"status":"') < 2:
+            received = client.recv(65536)
+            assert received, answers
+            answers += received
+
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+
+
 def test_server_says_that_it_lives_while_every_thread_waits(server: Server) -> None:
     with ExitStack() as unfinished:
         silent = unfinished.enter_context(socket.create_connection(("127.0.0.1", server[0]), timeout=5))
@@ -185,6 +215,87 @@ def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) 
         assert process.wait(30) == 0
         assert time.monotonic() - started < 15  # of the 30 s that requests may take
         process.stderr.read()
+
+
+def test_server_that_is_told_to_stop_answers_once_more_on_a_connection_and_ends_those_on_which_nothing_comes(
+    two_workers: tuple[int, "subprocess.Popen[bytes]", list[int]],
+) -> None:
+    port, process, _ = two_workers
+
+    def ask(client: HTTPConnection) -> bool:
+        client.request("GET", "/readyz")
+        answer = client.getresponse()
+        answer.read()
+        return answer.will_close
+
+    with ExitStack() as open_until_the_end:
+        idle, busy = (
+            open_until_the_end.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=10))) for _ in "12"
+        )
+        before = [ask(client) for client in (idle, busy)]
+        process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        time.sleep(0.5)
+
+        assert (*before, ask(busy)) == (False, False, True)
+        assert idle.sock.recv(1) == b""
+        assert time.monotonic() - told < 5
+        assert process.wait(10) == 0
+
+
+BUSY = """
+import time
+
+def application(environ, start_response):
+    time.sleep(4)
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"done"]
+"""
+
+EXITS = """
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/exit":
+        raise SystemExit
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"done"]
+"""
+
+
+@contextmanager
+def serving(code: str, folder: Path) -> "Iterator[tuple[int, subprocess.Popen[bytes]]]":
+    """Serve another application with the same worker, in one thread; give its port and its process."""
+    (folder / "another.py").write_text(code)
+    port = free_port()
+    options = ("--worker-class", "config.worker.Worker", "--threads", "1", "--no-control-socket", "--keep-alive", "75")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options, "another:application"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{BACKEND}:{folder}"},
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            worker_of(process)
+            yield port, process
+        finally:
+            process.kill()
+
+
+def test_server_that_is_told_to_stop_answers_a_request_that_waits_for_a_thread(tmp_path: Path) -> None:
+    ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving(BUSY, tmp_path) as (port, process), ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(raw, port, ask) for _ in range(2)]
+        time.sleep(1)  # one of them is being served, for longer than idle connections are kept from here on
+        process.send_signal(signal.SIGTERM)
+
+        assert [answer.result(timeout=20)[2] for answer in answers] == [b"done"] * 2
+
+
+def test_a_request_that_would_end_its_thread_does_not(tmp_path: Path) -> None:
+    with serving(EXITS, tmp_path) as (port, _):
+        with pytest.raises(AssertionError, match="no answer"):
+            raw(port, b"GET /exit HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert raw(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[2] == b"done"
 
 
 def test_a_worker_that_is_frozen_is_replaced(configuration: dict[str, str]) -> None:
