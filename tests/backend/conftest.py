@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -187,6 +190,40 @@ def manage(python: Python) -> Python:
 def serve(python: Python) -> Python:
     """Return a function that starts the server, for as long as it runs by itself."""
     return partial(python, "-m", "config.serve")
+
+
+def free_port() -> int:
+    """Return a port of this host that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server_on_the_database_of_tests(
+    configuration: Mapping[str, str], log: Path, **variables: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Start Gunicorn as the container does, and stop it afterwards; give its port and its process."""
+    port = free_port()
+    database = {"POSTGRES_DB": str(connection.settings_dict["NAME"])}
+    own = {"GUNICORN_BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "config.serve"],
+            cwd=BACKEND,
+            env={**configuration, **database, **own, **variables},
+            stderr=stderr,
+        )
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+        yield port, process
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 @pytest.fixture

@@ -1,0 +1,68 @@
+"""The operations that are there only where mail is configured keep to the schema, too.
+
+tests/stack/test_schemathesis.py asks all others, in a stack without mail.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django.plugin import DjangoDbBlocker
+
+from tests.backend.conftest import ROOT, server_on_the_database_of_tests
+
+# The server has its own connections; the mark is there so that the database is.
+pytestmark = pytest.mark.django_db
+
+OPERATIONS = {
+    "POST /auth/users/activation/",
+    "POST /auth/users/resend_activation/",
+    "POST /auth/users/reset_password/",
+    "POST /auth/users/reset_password_confirm/",
+}
+PHASES = ("examples", "coverage", "fuzzing")
+
+
+@pytest.fixture
+def base_url(
+    configuration: dict[str, str], django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path
+) -> Iterator[str]:
+    """Return the address of a server to which mail is configured."""
+    mail = {
+        "EMAIL_URL": "consolemail://",
+        "EMAIL_FROM": "noreply@example.com",
+        "DJANGO_PASSWORD_RESET_URL": "https://app.example.com/reset/{uid}/{token}",
+        "DJANGO_ACTIVATION_ENABLED": "true",
+        "DJANGO_ACTIVATION_URL": "https://app.example.com/activate/{uid}/{token}",
+    }
+    with server_on_the_database_of_tests(configuration, tmp_path / "log", **mail) as (port, _):
+        yield f"http://localhost:{port}"
+
+
+def test_no_operation_that_needs_mail_departs_from_the_schema(base_url: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        *("--config-file", str(ROOT / "tests/stack/schemathesis.toml")),
+        *("run", f"{base_url}/api/schema/?format=json", "--url", base_url),
+        *("--include-path-regex", "/auth/users/.*(reset_password|activation)", "--phases", ",".join(PHASES)),
+        # A token that works comes in a mail, and works once; other tests read it there.
+        *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+        *("--seed", "20260131", "--max-examples", "30", "--request-timeout", "10"),
+        *("--report", "json", "--report-json-path", str(report), "--no-color"),
+    ]
+    environment = {"PATH": os.environ["PATH"], "NO_PROXY": "*"}
+
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=100
+    )
+
+    said = done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert (found["exit_code"], found["failures"], found["errors"]) == (0, [], []), said
+    assert set(found["valid_rates"]) == OPERATIONS
+    assert found["operations"]["tested"] == len(OPERATIONS)
