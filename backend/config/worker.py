@@ -100,15 +100,14 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                     keeps = False
                 if keeps:
                     self.keep(conn)
-                    self.requests.modify(descriptor, READABLE_ONCE)
+                    with suppress(OSError):  # the main thread was faster: ended, and closed by another thread
+                        self.requests.modify(descriptor, READABLE_ONCE)
                 else:
                     self.method_queue.defer(self.close, conn)
 
     def keep(self, conn: Any) -> None:
         """Keep a connection for its next request, which has to come in time."""
         conn.set_timeout()
-        if not self.alive:
-            conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
         self.kept[conn.sock.fileno()] = conn
 
     def close(self, conn: Any) -> None:
@@ -121,7 +120,10 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         """End connections on which no request came in time; one that waits for a thread has come."""
         super().murder_keepalived(force)
         now = time.monotonic()
-        for descriptor, conn in list(self.kept.items()):
+        for descriptor, conn in self.kept.copy().items():
+            if not self.alive:
+                # Here and not where it is kept: a thread that was just about to has not seen yet that the worker ends.
+                conn.timeout = min(conn.timeout, now + STOP_KEEPALIVE_LINGER)
             if (conn.timeout <= now or force) and not peek(conn) and self.kept.pop(descriptor, None):
                 with suppress(OSError):
                     conn.sock.shutdown(socket.SHUT_RDWR)
@@ -135,7 +137,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)
-        for conn in list(self.kept.values()):
+        for conn in self.pending_conns:  # on which nothing was sent yet
             conn.timeout = min(conn.timeout, deadline)
 
     def enqueue_req(self, conn: Any) -> None:

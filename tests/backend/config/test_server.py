@@ -207,6 +207,7 @@ def test_server_that_is_told_to_stop_answers_once_more_on_a_connection_and_ends_
         idle, busy = (
             open_until_the_end.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=10))) for _ in "12"
         )
+        open_until_the_end.enter_context(socket.create_connection(("127.0.0.1", port)))  # says nothing
         before = [ask(client) for client in (idle, busy)]
         process.send_signal(signal.SIGTERM)
         told = time.monotonic()
