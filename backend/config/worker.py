@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from gunicorn import sock
-from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 _server_ends = mmap.mmap(-1, 1)
 """One byte that the workers share with the process that has forked them."""
@@ -34,8 +34,16 @@ HEALTH = b"GET /healthz"
 SO_ATTACH_FILTER = 26
 BPF_RETURN = 0x06  # here: nothing of what has arrived
 
-READABLE_ONCE = select.EPOLLIN | select.EPOLLONESHOT
+READABLE_ONCE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 """One thread is told, and nobody again before it is asked for again."""
+
+LOOK_SECONDS = 0.25
+"""How often the main thread looks at the connections that wait for a thread or for a request."""
+
+LINGER_SECONDS = 5
+"""How long a worker that ends keeps a connection on which nothing comes. Longer than nginx does (keepalive_timeout in
+nginx/snippets/upstream.conf): whoever ends a connection first may cut off a request that the other has just sent.
+"""
 
 _close_sockets = sock.close_sockets
 
@@ -50,9 +58,23 @@ def peek(conn: Any) -> bytes | None:
     """Return the first bytes that have arrived on a connection: none if it has ended, ``None`` if nothing has."""
     try:
         start: bytes = conn.sock.recv(len(HEALTH) + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
+    except BlockingIOError:
         return None
+    except OSError:
+        return b""
     return start
+
+
+def asks_for_health(start: bytes | None) -> bool:
+    """Return whether a request that starts so is one for ``/healthz``."""
+    return start in (HEALTH + b" ", HEALTH + b"?")
+
+
+def has_left(conn: Any) -> bool:
+    """Return whether the other side has ended the connection, whatever it had sent before."""
+    poll = select.poll()
+    poll.register(conn.sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def read_ahead(conn: Any) -> bool:
@@ -63,16 +85,35 @@ def read_ahead(conn: Any) -> bool:
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Serves each request in the thread that was waiting for it, those for ``/healthz`` in one of their own.
 
-    The main thread accepts connections, looks at what a new one asks for first, and ends those on which nothing comes.
+    The main thread accepts connections and looks at what a new one asks for first. Now and then it looks at those that
+    wait: a request for ``/healthz`` is not left to threads that are all busy, a request that nobody waits for any more is
+    not served at all, and a connection on which nothing comes ends.
+
     Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at
     once.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The connections that no thread has, by file descriptor. Whoever takes one out has it to itself.
+        self.kept: dict[int, Any] = {}
+        # Those that end at the next look: by then no thread is on its way to one of them any more, and would meet
+        # another connection under its number.
+        self.leaving: list[Any] = []
+        self.next_look = 0.0
+        super().__init__(*args, **kwargs)
+
+    @property
+    def max_keepalived(self) -> int:
+        """How many idle connections there may be besides those in ``kept``; asked before one more is offered."""
+        return int(self.cfg.worker_connections - self.cfg.threads - len(self.kept))
+
+    @max_keepalived.setter
+    def max_keepalived(self, _: int) -> None:
+        """Ignore what Gunicorn's own worker sets."""
+
     def init_process(self) -> None:
         """Begin to serve; does not return before the worker ends."""
         self.requests = select.epoll()
-        # The connections that no thread has, by file descriptor. Whoever takes one out has it to itself.
-        self.kept: dict[int, Any] = {}
         super().init_process()
 
     def get_thread_pool(self) -> ThreadPoolExecutor:
@@ -88,54 +129,76 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def serve(self) -> None:
         """Serve one request after the other, of whatever connection."""
         while True:
-            for descriptor, _ in self.requests.poll(maxevents=1):
+            for descriptor, events in self.requests.poll(maxevents=1):
                 if (conn := self.kept.pop(descriptor, None)) is None:
-                    continue  # the main thread is about to end it
-                try:
-                    keeps = self.handle(conn)
-                    while keeps and read_ahead(conn):
-                        keeps = self.handle(conn)
-                except BaseException:  # SystemExit, too: this thread goes on
-                    self.log.exception("A request ended its thread")
-                    keeps = False
-                if keeps:
+                    continue  # the main thread has taken it
+                # Of one that the client has ended nothing is served: nobody would learn what became of it.
+                if not events & select.EPOLLRDHUP and self.answer(conn):
                     self.keep(conn)
-                    with suppress(OSError):  # the main thread was faster: ended, and closed by another thread
+                    with suppress(OSError):  # the main thread has taken it meanwhile
                         self.requests.modify(descriptor, READABLE_ONCE)
                 else:
-                    self.method_queue.defer(self.close, conn)
+                    with suppress(OSError):
+                        conn.close(graceful=True)
+                    self.method_queue.defer(self.count_closed)
+
+    def answer(self, conn: Any) -> bool:
+        """Answer what was asked on a connection; return whether it is kept for more."""
+        try:
+            keeps = self.handle(conn)
+            while keeps and read_ahead(conn):
+                keeps = self.handle(conn)
+        except BaseException:  # SystemExit, too: this thread goes on
+            self.log.exception("A request ended its thread")
+            return False
+        return bool(keeps)
 
     def keep(self, conn: Any) -> None:
         """Keep a connection for its next request, which has to come in time."""
         conn.set_timeout()
         self.kept[conn.sock.fileno()] = conn
 
-    def close(self, conn: Any) -> None:
-        """Close a connection that no thread has."""
+    def take(self, descriptor: int) -> bool:
+        """Take a connection from the threads; return whether none of them was faster."""
+        if (conn := self.kept.pop(descriptor, None)) is None:
+            return False
+        self.requests.unregister(conn.sock)
+        return True
+
+    def count_closed(self) -> None:
+        """Note that a connection is closed. Only the main thread counts them."""
         self.nr_conns -= 1
-        with suppress(OSError):
-            conn.close(graceful=True)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """End connections on which no request came in time; one that waits for a thread has come."""
+        """End connections on which no request came in time, and look at those that wait for a thread."""
         super().murder_keepalived(force)
         now = time.monotonic()
+        if now < self.next_look:
+            return
+        self.next_look = now + LOOK_SECONDS
+        leaving, self.leaving = self.leaving, []
+        for conn in leaving:
+            if peek(conn) and not has_left(conn):
+                self.enqueue_req(conn)  # a request has come after all
+            else:
+                self.count_closed()
+                conn.close()
         for descriptor, conn in self.kept.copy().items():
             if not self.alive:
                 # Here and not where it is kept: a thread that was just about to has not seen yet that the worker ends.
-                conn.timeout = min(conn.timeout, now + STOP_KEEPALIVE_LINGER)
-            if (conn.timeout <= now or force) and not peek(conn) and self.kept.pop(descriptor, None):
-                with suppress(OSError):
-                    conn.sock.shutdown(socket.SHUT_RDWR)
-                # Closed by a thread: one that is on its way to it could meet another connection under this number.
-                self.kept[descriptor] = conn
-                self.requests.modify(descriptor, READABLE_ONCE)
+                conn.timeout = min(conn.timeout, now + LINGER_SECONDS)
+            start = peek(conn)
+            if asks_for_health(start) and self.take(descriptor):
+                super().enqueue_req(conn)
+            elif (conn.timeout <= now if start is None else has_left(conn)) and self.take(descriptor):
+                self.leaving.append(conn)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Do what the main thread has to, for ``timeout`` seconds or, where the worker ends, less."""
-        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, 0.1))
+        """Do what the main thread has to, for ``timeout`` seconds or until it is time to look at what waits."""
+        super().wait_for_and_dispatch_events(min(timeout, LOOK_SECONDS))
 
     def _cap_keepalive(self, deadline: float) -> None:
+        deadline = time.monotonic() + LINGER_SECONDS
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:  # on which nothing was sent yet
             conn.timeout = min(conn.timeout, deadline)
@@ -147,7 +210,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             # Threads may all be waiting for the database: nobody knows yet whether this request has to wait for them.
             self.wait_for_start(conn)
             return
-        if start in (HEALTH + b" ", HEALTH + b"?") or (conn.initialized and read_ahead(conn)):
+        if asks_for_health(start) or (conn.initialized and read_ahead(conn)):
             super().enqueue_req(conn)
             return
         conn.sock.setblocking(True)
@@ -164,6 +227,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Begin or end to accept."""
+        if enabled and _server_ends[0]:
+            return  # another worker has closed the queue, or is about to
         super().set_accept_enabled(enabled)
         # One worker that ends alone leaves the queue to the others.
         if not enabled and not self.alive and _server_ends[0]:

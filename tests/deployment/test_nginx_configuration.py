@@ -923,9 +923,12 @@ def test_the_list_of_static_files_is_not_served() -> None:
 def test_nginx_closes_idle_connections_before_gunicorn_does() -> None:
     (here,) = [found for found in every("keepalive_timeout") if found.file.name == "upstream.conf"]
     gunicorn = re.search(r"^keepalive = (\d+)$", (REPOSITORY / "backend/gunicorn.conf.py").read_text(), re.MULTILINE)
+    ends = re.search(r"^LINGER_SECONDS = (\d+)$", (REPOSITORY / "backend/config/worker.py").read_text(), re.MULTILINE)
 
     assert gunicorn
-    assert seconds(here.arguments[0]) < int(gunicorn[1])
+    assert ends
+    # A busy host may be late by more than a second.
+    assert seconds(here.arguments[0]) + 2 <= int(ends[1]) <= int(gunicorn[1])
 
 
 def test_a_failed_try_is_not_followed_by_a_second_long_wait() -> None:
