@@ -55,7 +55,7 @@ def fetch_as(token: Token, statement: str, **values: Any) -> list[tuple[Any, ...
         cursor.execute(statement, {**values, "now": now, "noted_before": now - NOTED_EVERY})
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     if not rows:
-        raise AuthenticationFailed("The session of this token is over.", code="session_over")
+        raise _session_over()
     if rows[0][0]:
         Session.objects.filter(pk=token[SESSION_CLAIM]).update(last_used_at=now)
     return rows
@@ -65,6 +65,24 @@ def account_of(token: Token) -> User:
     """Return the account of who has sent ``token``; raise ``AuthenticationFailed`` where its session is over."""
     ((_, *values),) = fetch_as(token, ACCOUNT)
     return User.from_db(connection.alias, COLUMNS, values)
+
+
+def lock_asking(account: User) -> User:
+    """Return ``account``, which asks, as it is now, locked until the transaction ends.
+
+    Raises ``AuthenticationFailed`` where it has another password than the one that was read when it began to ask, was
+    disabled or closed, or is gone: all of them end its sessions, and what was allowed before is not any more.
+    """
+    # No stronger than saving it: a refresh that has locked its session must reach the account (User.close).
+    unchanged = User.objects.select_for_update(no_key=True).filter(password=account.password, is_active=True)
+    locked = unchanged.filter(pk=account.pk).first()
+    if locked is None:
+        raise _session_over()
+    return locked
+
+
+def _session_over() -> AuthenticationFailed:
+    return AuthenticationFailed("The session of this token is over.", code="session_over")
 
 
 class AccountOfToken(SimpleLazyObject):  # type: ignore[type-arg] # generic for the type checker alone

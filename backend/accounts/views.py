@@ -19,6 +19,7 @@ from rest_framework.viewsets import GenericViewSet
 from rest_framework_simplejwt.views import TokenViewBase
 
 from accounts.attempts import unlock
+from accounts.authentication import lock_asking
 from accounts.mail import ask_for
 from accounts.models import OutgoingMail, Session, SessionQuerySet, User
 from accounts.serializers import (
@@ -125,8 +126,10 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
 
     def perform_destroy(self, instance: User) -> None:
         """Close the account rather than delete it: its transactions are a ledger."""
-        name = instance.username
-        instance.close()
+        with transaction.atomic():
+            account = lock_asking(instance)
+            name = account.username
+            account.close()
         unlock(name=name)  # what was counted says where from
 
     @extend_schema(
@@ -140,10 +143,10 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         """Change the password; saving it ends every session."""
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        account = self.get_object()
-        account.set_password(serializer.validated_data["new_password"])
-        # Only this: the whole row, as it was when this request began, could make a disabled account active again.
-        account.save(update_fields=["password"])
+        with transaction.atomic():
+            account = lock_asking(self.get_object())
+            account.set_password(serializer.validated_data["new_password"])
+            account.save(update_fields=["password"])
         return Response(status=HTTPStatus.NO_CONTENT)
 
 

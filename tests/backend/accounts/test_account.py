@@ -66,11 +66,26 @@ def test_account_that_keeps_its_email_needs_no_password(as_alice: APIClient, ali
 
 @pytest.mark.parametrize("email", ["bob@example.com", "BOB@example.COM"])
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_account_cannot_take_the_email_of_another(as_alice: APIClient, bob: User, method: str, email: str) -> None:
-    response = getattr(as_alice, method)(ME, {"email": email})
+def test_account_cannot_take_the_email_of_another(
+    as_alice: APIClient, bob: User, password: str, method: str, email: str
+) -> None:
+    response = getattr(as_alice, method)(ME, {"email": email, "current_password": password})
 
     assert response.status_code == HTTPStatus.BAD_REQUEST
     assert response.json() == {"email": ["A user with that email address already exists."]}
+
+
+@pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_that_asks_without_the_password_is_not_told_who_has_an_address(
+    as_alice: APIClient, bob: User, method: str, given: dict[str, str]
+) -> None:
+    taken, free = (
+        getattr(as_alice, method)(ME, {"email": email, **given}) for email in (bob.email, "free@example.com")
+    )
+
+    assert taken.status_code == HTTPStatus.BAD_REQUEST
+    assert (taken.status_code, taken.content) == (free.status_code, free.content)
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])

@@ -328,31 +328,65 @@ def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Calla
         assert all(visitor.is_out() for visitor in at_once(HANDS, act))
 
 
-def test_a_change_of_the_address_does_not_bring_back_an_old_password(alice: User) -> None:
-    stale = User.objects.get(pk=alice.pk)
+WRITES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "set_password": ("post", "/auth/users/set_password/", {"new_password": "of-whoever-had-the-old-one"}),
+    "put": ("put", "/auth/users/me/", {"email": "mallory@example.com"}),
+    "patch": ("patch", "/auth/users/me/", {"email": "mallory@example.com"}),
+    "close": ("delete", "/auth/users/me/", {}),
+}
+
+
+def by_another_password(alice: User) -> None:
     alice.set_password(NEXT)
+    alice.save()
+
+
+def by_disabling(alice: User) -> None:
     alice.is_active = False
     alice.save()
 
-    AccountSerializer().update(stale, {"email": "new@example.com"})
 
-    now = User.objects.get(pk=alice.pk)
-    assert (now.email, now.is_active, now.check_password(NEXT)) == ("new@example.com", False, True)
-
-
-def test_a_change_of_password_does_not_make_a_disabled_account_active(
-    alice: User, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [by_another_password, by_disabling, User.close, User.delete],
+    ids=["password", "disable", "close", "delete"],
+)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_password_that_was_checked_before_the_account_changed_changes_nothing(
+    alice: User, monkeypatch: pytest.MonkeyPatch, write: str, change: Callable[[User], None]
 ) -> None:
     here = log_in("alice")
+    alice.refresh_from_db()
+    check = User.check_password
 
-    def disabled_meanwhile(*_: Any, **__: Any) -> None:
-        User.objects.filter(pk=alice.pk).update(is_active=False)
+    def change_meanwhile(self: User, password: str) -> bool:
+        is_right = check(self, password)
+        change(alice)
+        return is_right
 
-    monkeypatch.setattr("djoser.serializers.validate_password", disabled_meanwhile)
-    change_password(here, alice)
+    monkeypatch.setattr(User, "check_password", change_meanwhile)
+    method, path, given = WRITES[write]
+    answer = getattr(here.client, method)(path, {"current_password": PASSWORD, **given})
 
-    now = User.objects.get(pk=alice.pk)
-    assert (now.is_active, now.check_password(NEXT)) == (False, True)
+    assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.UNAUTHORIZED, "session_over")
+    expected = [] if change is User.delete else [(alice.username, alice.email, alice.password, alice.is_active)]
+    assert list(User.objects.values_list("username", "email", "password", "is_active")) == expected
+
+
+def test_an_address_that_stays_the_same_is_not_written(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no password: what is there by now may be another, or that of a closed account."""
+    here = log_in("alice")
+    unchanged = AccountSerializer.validate
+
+    def change_meanwhile(self: AccountSerializer, given: dict[str, Any]) -> Any:
+        changes = unchanged(self, given)
+        User.objects.filter(pk=alice.pk).update(email="new@example.com")
+        return changes
+
+    monkeypatch.setattr(AccountSerializer, "validate", change_meanwhile)
+
+    assert here.client.patch("/auth/users/me/", {"email": alice.email}).status_code == HTTPStatus.OK
+    assert User.objects.get(pk=alice.pk).email == "new@example.com"
 
 
 def test_the_end_of_the_sessions_commits_with_its_cause(alice: User) -> None:
