@@ -16,6 +16,7 @@ from accounts.attempts import attempt, remove_expired, unlock
 from accounts.models import FailedAttempts, User
 from config.middleware import DatabaseUnavailableMiddleware
 from tests.backend.accounts.visitors import ELSEWHERE, HOME, PASSWORD, at_once, client, log_in, register, try_login
+from tests.backend.removal import while_removing
 
 pytestmark = pytest.mark.django_db
 
@@ -325,6 +326,17 @@ def test_windows_that_are_over_are_removed(accounts: dict[str, User]) -> None:
 
     assert remove_expired() == {"failed attempts": 1}
     assert FailedAttempts.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_attempt_that_begins_a_window_while_the_last_is_removed_counts() -> None:
+    register("alice")
+    guess("alice", 1)
+    FailedAttempts.objects.update(ends_at=timezone.now())
+
+    while_removing(remove_expired, lambda: guess("alice", LIMIT))
+
+    assert FailedAttempts.objects.get().count == LIMIT
 
 
 def test_an_operator_unlocks_an_account(accounts: dict[str, User], capsys: pytest.CaptureFixture[str]) -> None:
