@@ -394,7 +394,7 @@ class SessionViewSet(ListModelMixin, DestroyModelMixin, GenericViewSet[Session])
         return _sessions(self.request)
 
     def perform_destroy(self, instance: Session) -> None:
-        """End the session; the row stays until it would have run out."""
+        """End the session; the row stays for as long as its address is worth knowing."""
         end_sessions(sessions=_sessions(self.request).filter(pk=instance.pk), account=_account(self.request))
 
 

@@ -13,7 +13,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from accounts.attempts import attempt, remove_expired, unlock
-from accounts.models import FailedAttempts, User
+from accounts.models import FailedAttempts, Session, User
 from config.middleware import DatabaseUnavailableMiddleware
 from tests.backend.accounts.visitors import ELSEWHERE, HOME, PASSWORD, at_once, client, log_in, register, try_login
 from tests.backend.removal import while_removing
@@ -218,6 +218,16 @@ def test_an_address_stays_known_after_the_session_has_ended(accounts: dict[str, 
     log_in("alice", address=HOME).client.post("/auth/jwt/logout-all/")
     guess("alice", LIMIT + 1)
 
+    assert try_login("alice", PASSWORD, HOME).status_code == HTTPStatus.OK
+
+
+def test_an_address_stays_known_after_the_session_has_run_out(accounts: dict[str, User]) -> None:
+    log_in("alice", address=HOME)
+    Session.objects.update(expires_at=timezone.now() - timedelta(days=60))
+    call_command("upkeep")
+    guess("alice", LIMIT + 1)
+
+    assert try_login("alice", PASSWORD, ELSEWHERE).status_code == HTTPStatus.TOO_MANY_REQUESTS
     assert try_login("alice", PASSWORD, HOME).status_code == HTTPStatus.OK
 
 
