@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from django.urls import clear_url_caches
 
+from accounts.hashers import Argon2idPasswordHasher
 from tests.backend.accounts.mail_server import MailServer
+
+
+@pytest.fixture
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash passwords made from now on at the least cost: where many race, hashing takes longer than all the rest."""
+    monkeypatch.setattr(Argon2idPasswordHasher, "time_cost", 1)
+    monkeypatch.setattr(Argon2idPasswordHasher, "memory_cost", 8)
 
 
 def route_again() -> None:

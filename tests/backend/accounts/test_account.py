@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from accounts.mail import ask_for, deliver_due
 from accounts.models import OutgoingMail, User
-from tests.backend.accounts.visitors import client, register, stored
+from tests.backend.accounts.visitors import HANDS, PASSWORD, ROUNDS, at_once, client, register, stored
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
@@ -86,6 +86,21 @@ def test_account_that_asks_without_the_password_is_not_told_who_has_an_address(
 
     assert taken.status_code == HTTPStatus.BAD_REQUEST
     assert (taken.status_code, taken.content) == (free.status_code, free.content)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_account_that_claims_an_email_with_many_others_at_once_gets_it_or_a_refusal(cheap_hashes: None) -> None:
+    clients = [client() for _ in range(HANDS)]
+    for hand, visitor in enumerate(clients):
+        visitor.credentials(HTTP_AUTHORIZATION=f"Bearer {new_session(register(f'person{hand}')).access_token}")
+
+    for number in range(ROUNDS):
+        given = {"email": f"wanted{number}@example.com", "current_password": PASSWORD}
+
+        statuses = at_once(HANDS, lambda hand, given=given: clients[hand].patch(ME, given).status_code)
+
+        assert sorted(statuses) == [HTTPStatus.OK] + [HTTPStatus.BAD_REQUEST] * (HANDS - 1)
+        assert User.objects.filter(email=given["email"]).count() == 1
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])

@@ -277,7 +277,10 @@ def test_an_account_that_logs_in_waits_for_no_activation_any_more(alice: User) -
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_no_session_survives_a_change_of_password_that_a_login_races_with(round_: int) -> None:
+def test_no_session_survives_a_change_of_password_that_a_login_races_with(
+    round_: int, cheap_hashes: None, settings: Any
+) -> None:
+    settings.ACCOUNT_FAILURES_LIMIT = HANDS  # of more logins at once some would be refused
     alice = register("alice")
 
     def act(hand: int) -> Any:
@@ -288,7 +291,7 @@ def test_no_session_survives_a_change_of_password_that_a_login_races_with(round_
         account.save()
         return None
 
-    answers = at_once(8, act)  # of more logins at once some would be refused: accounts.attempts
+    answers = at_once(HANDS, act)
 
     visitors = [Visitor(**answer.json()) for answer in answers[1:] if answer.status_code == HTTPStatus.OK]
     assert all(answer.status_code in {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED} for answer in answers[1:])
@@ -309,11 +312,12 @@ def refresh_until_refused(visitor: Visitor) -> Visitor:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close], ids=name
+    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close, delete], ids=name
 )
-def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Callable[[Visitor, User], None]) -> None:
-    # Fewer rounds, since each hand refreshes several times in each; while a password is hashed, many times.
-    for number in range(3 if end in (change_password, reset_password, close) else ROUNDS // 2):
+def test_no_refresh_survives_an_end_that_it_races_with(
+    mail_on: None, cheap_hashes: None, end: Callable[[Visitor, User], None]
+) -> None:
+    for number in range(ROUNDS):
         alice = register(f"alice{number}")
         here = visit(alice)
         # Whoever logs out ends one session: all of them refresh that one, and one of them is the first.
@@ -325,7 +329,9 @@ def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Calla
             end(here, alice)
             return here
 
-        assert all(visitor.is_out() for visitor in at_once(HANDS, act))
+        last = at_once(HANDS, act)
+        assert not Session.objects.live().exists()
+        assert all(visitor.is_out() for visitor in last[:2])
 
 
 WRITES: dict[str, tuple[str, str, dict[str, str]]] = {
