@@ -1,6 +1,8 @@
 """What must end sessions, ends them at once: for access and refresh tokens, whoever does it and by whichever way."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
 from django.core.management import call_command
-from django.db import transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils.http import urlsafe_base64_encode
 from rest_framework.exceptions import AuthenticationFailed
@@ -19,6 +22,7 @@ from accounts.mail import TOKENS
 from accounts.models import OutgoingMail, Session, User
 from accounts.serializers import AccountSerializer
 from accounts.sessions import open_session
+from config.middleware import DatabaseUnavailableMiddleware
 from tests.backend.accounts.visitors import (
     HANDS,
     PASSWORD,
@@ -31,10 +35,12 @@ from tests.backend.accounts.visitors import (
     try_login,
 )
 from tests.backend.tokens import new_session
+from transactions.models import Transaction
 
 pytestmark = pytest.mark.django_db
 
 NEXT = "another-long-passphrase"
+COFFEE = {"amount": "-3.20", "description": "Coffee"}
 
 
 @pytest.fixture
@@ -330,8 +336,75 @@ def test_no_refresh_survives_an_end_that_it_races_with(
             return here
 
         last = at_once(HANDS, act)
-        assert not Session.objects.live().exists()
+        assert not Session.objects.filter(ended_at=None).exists()
         assert all(visitor.is_out() for visitor in last[:2])
+
+
+ASKED: dict[str, Callable[[Visitor], Any]] = {
+    "record": lambda here: here.client.post("/api/transactions/", COFFEE),
+    "record with a key": lambda here: here.client.post("/api/transactions/", COFFEE, headers={"Idempotency-Key": "k"}),
+    "login": lambda _: try_login("alice"),
+    "refresh": Visitor.try_refresh,
+    "blacklist": lambda here: client().post("/auth/jwt/blacklist/", {"refresh": here.refresh}),
+    "set_password": lambda here: here.client.post(
+        "/auth/users/set_password/", {"current_password": PASSWORD, "new_password": NEXT}
+    ),
+    "patch": lambda here: here.client.patch("/auth/users/me/", {"current_password": PASSWORD, "email": "a@b.org"}),
+    "close": lambda here: here.client.delete("/auth/users/me/", {"current_password": PASSWORD}),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("asked", ASKED)
+def test_an_account_that_is_deleted_while_it_asks_is_answered_401(asked: str) -> None:
+    alice = register("alice")
+    here = log_in("alice")
+
+    def ask() -> Any:
+        try:
+            return ASKED[asked](here)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction.atomic():
+            alice.delete()
+            answer = other.submit(ask)
+            wait_for_a_lock()
+
+        assert answer.result().status_code == HTTPStatus.UNAUTHORIZED
+        code = "" if asked == "login" else answer.result().json()["code"]
+        assert code in {"", "session_over", "token_not_valid"}
+        assert answer.result()["WWW-Authenticate"].startswith("Bearer")
+    assert not User.objects.exists()
+    assert not Transaction.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deletion_that_meets_what_the_account_writes_is_told_so() -> None:
+    alice = register("alice")
+    Transaction.objects.create(user=alice, amount=1, description="after the deletion has looked for transactions")
+
+    with pytest.raises(IntegrityError) as lost, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM accounts_user")  # of which the database finds out in the end
+    answer = DatabaseUnavailableMiddleware(lambda _: HttpResponse()).process_exception(HttpRequest(), lost.value)
+
+    assert answer is not None
+    assert answer.status_code == HTTPStatus.CONFLICT
+
+
+def wait_for_a_lock() -> None:
+    """Wait until another connection waits for what this one has locked."""
+    deadline = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        waits = 0
+        while not waits:
+            assert time.monotonic() < deadline, "nobody waits"
+            time.sleep(0.02)
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+            )
+            (waits,) = cursor.fetchone()
 
 
 WRITES: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -352,10 +425,16 @@ def by_disabling(alice: User) -> None:
     alice.save()
 
 
+def by_closing(alice: User) -> None:
+    alice.close()
+
+
+def by_deleting(alice: User) -> None:
+    alice.delete()
+
+
 @pytest.mark.parametrize(
-    "change",
-    [by_another_password, by_disabling, User.close, User.delete],
-    ids=["password", "disable", "close", "delete"],
+    "change", [by_another_password, by_disabling, by_closing, by_deleting], ids=lambda change: change.__name__
 )
 @pytest.mark.parametrize("write", WRITES)
 def test_a_password_that_was_checked_before_the_account_changed_changes_nothing(
@@ -375,7 +454,7 @@ def test_a_password_that_was_checked_before_the_account_changed_changes_nothing(
     answer = getattr(here.client, method)(path, {"current_password": PASSWORD, **given})
 
     assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.UNAUTHORIZED, "session_over")
-    expected = [] if change is User.delete else [(alice.username, alice.email, alice.password, alice.is_active)]
+    expected = [] if change is by_deleting else [(alice.username, alice.email, alice.password, alice.is_active)]
     assert list(User.objects.values_list("username", "email", "password", "is_active")) == expected
 
 
