@@ -43,6 +43,9 @@ LOGOUT_ERRORS = {401: UNAUTHORIZED, 429: TOO_MANY_REQUESTS, 503: UNAVAILABLE}
 CHANGE_ERRORS = {400: BAD_REQUEST, **LOGOUT_ERRORS}
 
 ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
+# With an address, which may be left out where it need not be confirmed: it works in both.
+REGISTRATION = {"username": "alice", "email": "alice@example.com", "password": "a-long-passphrase"}
+REGISTERED = {"id": 1, "username": "alice", "email": "alice@example.com"}
 PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
 
 
@@ -64,8 +67,8 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         auth=[],
         responses={201: RegistrationSerializer, 400: BAD_REQUEST, 429: TOO_MANY_REQUESTS, 503: UNAVAILABLE},
         examples=[
-            OpenApiExample("Register", {"username": "alice", "password": "a-long-passphrase"}, request_only=True),
-            OpenApiExample("Registered", {"id": 1, "username": "alice", "email": ""}, response_only=True),
+            OpenApiExample("Register", REGISTRATION, request_only=True),
+            OpenApiExample("Registered", REGISTERED, response_only=True),
         ],
     ),
     retrieve=extend_schema(
