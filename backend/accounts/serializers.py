@@ -15,7 +15,7 @@ from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
 from accounts.attempts import attempt, unlock
 from accounts.authentication import lock_asking
-from accounts.mail import owner_of
+from accounts.mail import owner_of, tell_former_address
 from accounts.models import OutgoingMail, Session, User
 from accounts.sessions import check_token, continue_session, end_session_of, open_session
 from accounts.tokens import SESSION_CLAIM
@@ -114,8 +114,9 @@ class AccountSerializer(CurrentPasswordMixin, UserSerializer):  # type: ignore[m
             check_not_taken(by=instance, **validated_data)
             with transaction.atomic():
                 account = lock_asking(instance)
-                account.email = validated_data["email"]
+                former, account.email = account.email, validated_data["email"]
                 account.save(update_fields=["email"])
+                tell_former_address(account=account, address=former)
         except (DjangoValidationError, IntegrityError):
             raise serializers.ValidationError({"email": ["A user with that email address already exists."]}) from None
         return account

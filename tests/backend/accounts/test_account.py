@@ -44,6 +44,54 @@ def test_account_email_can_be_changed(as_alice: APIClient, alice: User, password
     assert alice.email == "alice@example.org"
 
 
+@pytest.mark.usefixtures("mail_on")
+@pytest.mark.parametrize("email", ["alice@example.org", ""])
+def test_account_email_that_was_changed_is_told_to_the_former_address(
+    as_alice: APIClient, alice: User, password: str, mailoutbox: list[Any], email: str
+) -> None:
+    as_alice.patch(ME, {"email": email, "current_password": password})
+
+    assert deliver_due() == {"sent": 1}
+    (mail,) = mailoutbox
+    assert (mail.to, mail.subject) == (["alice@example.com"], "Your e-mail address was changed")
+    assert mail.body.startswith("Hello alice,")
+    assert "example.org" not in mail.body, "it tells who has the account now"
+    assert "alice@example.com" not in "".join(OutgoingMail.objects.values_list("address", flat=True))
+
+
+@pytest.mark.usefixtures("mail_on")
+def test_account_email_that_was_not_changed_or_is_the_first_is_told_to_nobody(
+    as_alice: APIClient, alice: User, bob: User, password: str
+) -> None:
+    as_alice.patch(ME, {"email": alice.email, "current_password": password})
+    as_alice.patch(ME, {"email": bob.email, "current_password": password})
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": "wrong"})
+    User.objects.filter(pk=alice.pk).update(email="")
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": password})
+
+    assert User.objects.get(pk=alice.pk).email == "alice@example.org"
+    assert not OutgoingMail.objects.exists()
+
+
+def test_account_email_that_was_changed_is_told_to_nobody_without_mail(
+    as_alice: APIClient, alice: User, password: str
+) -> None:
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": password})
+
+    assert not OutgoingMail.objects.exists()
+
+
+@pytest.mark.usefixtures("mail_on")
+def test_the_former_address_of_an_account_that_is_closed_is_forgotten(
+    as_alice: APIClient, alice: User, password: str, mailoutbox: list[Any]
+) -> None:
+    as_alice.patch(ME, {"email": "another@example.org", "current_password": password})
+    close(as_alice, password)
+
+    assert "alice" not in stored()
+    assert (deliver_due(), mailoutbox) == ({}, [])
+
+
 @pytest.mark.parametrize("email", ["alice@example.org", "Alice@Example.com", ""])
 @pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
 @pytest.mark.parametrize("method", ["put", "patch"])
