@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
 from djoser.serializers import SetPasswordSerializer as DjoserSetPasswordSerializer
 from djoser.serializers import UserCreateSerializer, UserDeleteSerializer, UserSerializer
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
@@ -271,9 +272,16 @@ class VerifySerializer(serializers.Serializer[Any]):
         return {}
 
 
+@extend_schema_field({"type": "string", "maxLength": 39, "nullable": True, "description": "IPv4 or IPv6."})
+class ClientAddressField(serializers.IPAddressField):
+    """An address, of which the framework would not say how long it may be."""
+
+
 class SessionSerializer(serializers.ModelSerializer[Session]):
     """A session as its owner sees it."""
 
+    client_address = ClientAddressField(read_only=True)
+    user_agent = serializers.CharField(read_only=True, max_length=200)
     current = serializers.SerializerMethodField(help_text="Whether this request belongs to it.")
 
     class Meta:
