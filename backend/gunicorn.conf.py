@@ -3,6 +3,7 @@
 import json
 import socket
 from http import HTTPStatus
+from uuid import uuid4
 
 from gunicorn import sock, util
 
@@ -16,6 +17,8 @@ def write_json_error(client: socket.socket, status: int, reason: str, message: s
     """Answer a request that Gunicorn itself refuses as the rest of the API answers errors."""
     body = json.dumps({"detail": f"{HTTPStatus(status).phrase}."})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    # Of no line in the log; whoever counts on the header finds one.
+    head += f"X-Request-ID: {uuid4().hex}\r\n"
     util.write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
 
 

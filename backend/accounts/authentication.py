@@ -44,8 +44,15 @@ ACCOUNT = f"""{ASKING}
 """  # noqa: S608 # names of columns
 
 
+class SessionOver(AuthenticationFailed):
+    """401: the session was ended or has run out, or its account is not what it was."""
+
+    default_detail = "The session of this token is over."
+    default_code = "session_over"
+
+
 def fetch_as(token: Token, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-    """Return the rows of ``statement`` for who has sent ``token``; raise ``AuthenticationFailed`` where there is none.
+    """Return the rows of ``statement`` for who has sent ``token``; raise ``SessionOver`` where there is none.
 
     It begins with ``ASKING``, has ``asking.to_be_noted`` for its first column, and a row wherever ``asking`` has one.
     """
@@ -55,16 +62,30 @@ def fetch_as(token: Token, statement: str, **values: Any) -> list[tuple[Any, ...
         cursor.execute(statement, {**values, "now": now, "noted_before": now - NOTED_EVERY})
         rows: list[tuple[Any, ...]] = cursor.fetchall()
     if not rows:
-        raise AuthenticationFailed("The session of this token is over.", code="session_over")
+        raise SessionOver
     if rows[0][0]:
         Session.objects.filter(pk=token[SESSION_CLAIM]).update(last_used_at=now)
     return rows
 
 
 def account_of(token: Token) -> User:
-    """Return the account of who has sent ``token``; raise ``AuthenticationFailed`` where its session is over."""
+    """Return the account of who has sent ``token``; raise ``SessionOver`` where its session is over."""
     ((_, *values),) = fetch_as(token, ACCOUNT)
     return User.from_db(connection.alias, COLUMNS, values)
+
+
+def lock_asking(account: User) -> User:
+    """Return ``account``, which asks, as it is now, locked until the transaction ends.
+
+    Raises ``SessionOver`` where it has another password than the one that was read when it began to ask, was
+    disabled or closed, or is gone: all of them end its sessions, and what was allowed before is not any more.
+    """
+    # No stronger than saving it: a refresh that has locked its session must reach the account (User.close).
+    unchanged = User.objects.select_for_update(no_key=True).filter(password=account.password, is_active=True)
+    locked = unchanged.filter(pk=account.pk).first()
+    if locked is None:
+        raise SessionOver
+    return locked
 
 
 class AccountOfToken(SimpleLazyObject):  # type: ignore[type-arg] # generic for the type checker alone
@@ -106,7 +127,7 @@ class SessionAuthentication(JWTAuthentication):
         return token
 
     def get_user(self, validated_token: Token) -> User:  # type: ignore[override]
-        """Return the account; raise ``AuthenticationFailed`` where the session is over or the account is not active."""
+        """Return the account; raise ``SessionOver`` where the session is over or the account is not active."""
         if self.later:
             return cast(User, AccountOfToken(lambda: account_of(validated_token)))
         return account_of(validated_token)

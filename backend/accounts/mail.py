@@ -1,4 +1,4 @@
-"""Mail that carries a link: to choose a new password, or to confirm a registration.
+"""Mail: with a link to choose a new password or to confirm a registration, or to say that the address was changed.
 
 A request only notes that a mail was asked for, for every address alike, so that neither its answer nor its time tells
 whether there is such an account. The upkeep process looks for the account and sends. It claims a mail, and commits
@@ -47,6 +47,7 @@ UNCONFIRMED_KEPT = timedelta(days=7)
 SUBJECTS = {
     OutgoingMail.Kind.PASSWORD_RESET: "Choose a new password",
     OutgoingMail.Kind.ACTIVATION: "Confirm your registration",
+    OutgoingMail.Kind.ADDRESS_CHANGED: "Your e-mail address was changed",
 }
 BODIES = {
     OutgoingMail.Kind.PASSWORD_RESET: """\
@@ -66,6 +67,14 @@ somebody, probably you, registered an account with this address. Confirm it here
 {link}
 
 The link works once and for {minutes} minutes. If it was not you, there is nothing to do.
+""",
+    OutgoingMail.Kind.ADDRESS_CHANGED: """\
+Hello {name},
+
+your account has another e-mail address now, and mail about it goes there. This is the last one to you.
+
+If you changed it, there is nothing to do. If it was not you, somebody knows your password: change it at once, and ask
+whoever runs this service to give you your address back.
 """,
 }
 
@@ -94,6 +103,13 @@ TOKENS: dict[str, PasswordResetTokenGenerator] = {
 def ask_for(*, kind: OutgoingMail.Kind, address: str) -> None:
     """Note that a mail is wanted, whether or not there is an account with that address."""
     OutgoingMail.objects.create(kind=kind, address=address, request_id=request_id.get())
+
+
+def tell_former_address(*, account: User, address: str) -> None:
+    """Note that ``address``, which ``account`` had until now, is to be told: whoever reads there may be its owner."""
+    if address and settings.PASSWORD_RESET_URL:  # mail is offered
+        kind = OutgoingMail.Kind.ADDRESS_CHANGED
+        OutgoingMail.objects.create(kind=kind, address=address, account=account, request_id=request_id.get())
 
 
 def owner_of(*, uid: str, token: str, kind: OutgoingMail.Kind) -> User | None:
@@ -144,9 +160,7 @@ def _claim() -> OutgoingMail | None:
 
 
 def _deliver(mail: OutgoingMail) -> str:
-    # An account that was closed while the mail waited has emptied it; many accounts have no address.
-    addressees = _addressees(mail.kind).exclude(email="")
-    account = addressees.filter(email__lower=Lower(Value(mail.address))).first()
+    account = _addressee(mail)
     if account is None:
         logger.info("%s: nobody to send it to", mail)
         return _done(mail, "dropped")
@@ -178,6 +192,15 @@ def _done(mail: OutgoingMail, outcome: str) -> str:
     return outcome
 
 
+def _addressee(mail: OutgoingMail) -> User | None:
+    # An account that was closed while the mail waited has emptied it; many accounts have no address.
+    if not mail.address:
+        return None
+    if mail.kind == OutgoingMail.Kind.ADDRESS_CHANGED:
+        return mail.account
+    return _addressees(mail.kind).filter(email__lower=Lower(Value(mail.address))).first()
+
+
 def _addressees(kind: str) -> QuerySet[User]:
     """Return the accounts that mail of ``kind`` is for."""
     if kind == OutgoingMail.Kind.ACTIVATION:
@@ -188,6 +211,8 @@ def _addressees(kind: str) -> QuerySet[User]:
 
 def _message(mail: OutgoingMail, account: User) -> EmailMessage:
     kind = OutgoingMail.Kind(mail.kind)
+    if kind == OutgoingMail.Kind.ADDRESS_CHANGED:
+        return EmailMessage(SUBJECTS[kind], BODIES[kind].format(name=account.username), to=[mail.address])
     template = settings.PASSWORD_RESET_URL if kind == OutgoingMail.Kind.PASSWORD_RESET else settings.ACTIVATION_URL
     link = template.replace("{uid}", urlsafe_base64_encode(force_bytes(account.pk)))
     link = link.replace("{token}", TOKENS[kind].make_token(account))

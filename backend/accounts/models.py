@@ -118,9 +118,10 @@ class User(AbstractUser):
             self.save()
             # Where its owner was is of no use to anybody: nobody logs in here any more.
             Session.objects.filter(user=self).update(client_address=None, user_agent="")
+            waiting = models.Q(account=self)
             if former_address:
-                waiting = OutgoingMail.objects.filter(address__lower=Lower(models.Value(former_address)))
-                waiting.update(address="", due_at=None)
+                waiting |= models.Q(address__lower=Lower(models.Value(former_address)))
+            OutgoingMail.objects.filter(waiting).update(address="", due_at=None)
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
@@ -192,9 +193,11 @@ class OutgoingMail(models.Model):
     class Kind(models.TextChoices):
         PASSWORD_RESET = "password_reset"  # noqa: S105 # a kind of mail
         ACTIVATION = "activation"
+        ADDRESS_CHANGED = "address_changed"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
-    # As it was typed; emptied when the mail is done with. The mail goes to the address that the account has.
+    # As it was typed; emptied when the mail is done with. The mail goes to the address that the account has; that its
+    # address was changed, to the one that it had.
     address = models.EmailField(blank=True)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     # None: nothing is to be done about it, because it is being sent, was sent, or was given up.

@@ -10,11 +10,13 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import IntegrityError, transaction
 from djoser.serializers import SetPasswordSerializer as DjoserSetPasswordSerializer
 from djoser.serializers import UserCreateSerializer, UserDeleteSerializer, UserSerializer
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework_simplejwt.serializers import TokenObtainSerializer
 
 from accounts.attempts import attempt, unlock
-from accounts.mail import owner_of
+from accounts.authentication import lock_asking
+from accounts.mail import owner_of, tell_former_address
 from accounts.models import OutgoingMail, Session, User
 from accounts.sessions import check_token, continue_session, end_session_of, open_session
 from accounts.tokens import SESSION_CLAIM
@@ -58,28 +60,13 @@ class NewPasswordField(PasswordField):
         super().__init__(min_length=8, max_length=MaximumLengthValidator.max_length, **options)
 
 
-class UniqueInAnyCaseMixin:
-    """Check the account's constraints before the database does, so that the answer names the field."""
-
-    instance: User | None
-
-    def validate_username(self, value: str) -> str:
-        """Refuse a name that is taken, in any case."""
-        return self._check(value, field="username", constraint="user_username_unique_in_any_case")
-
-    def validate_email(self, value: str) -> str:
-        """Refuse an address that is taken, in any case."""
-        return self._check(value, field="email", constraint="user_email_unique_in_any_case")
-
-    def _check(self, value: str, *, field: str, constraint: str) -> str:
-        rule = next(item for item in User._meta.constraints if item.name == constraint)
-        account = User(pk=self.instance.pk if self.instance else None, **{field: value})
-        account._state.adding = self.instance is None  # what is there already is no rival of itself
-        try:
-            rule.validate(User, account)
-        except DjangoValidationError as error:
-            raise serializers.ValidationError(error.messages) from None
-        return value
+def check_not_taken(*, by: User | None = None, **field: str) -> None:
+    """Refuse a name or an address that another account than ``by`` has, in any case, before the database does."""
+    (name,) = field
+    rule = next(item for item in User._meta.constraints if item.name == f"user_{name}_unique_in_any_case")
+    account = User(pk=by.pk if by else None, **field)
+    account._state.adding = by is None  # what is there already is no rival of itself
+    rule.validate(User, account)
 
 
 class CurrentPasswordMixin:
@@ -95,10 +82,11 @@ class CurrentPasswordMixin:
         return value
 
 
-class AccountSerializer(CurrentPasswordMixin, UniqueInAnyCaseMixin, UserSerializer):  # type: ignore[misc] # no types
+class AccountSerializer(CurrentPasswordMixin, UserSerializer):  # type: ignore[misc] # no types
     """The account as its owner sees it.
 
-    Another address takes the password: with a stolen token alone, and a password reset, it would take the account.
+    Another address takes the password: with a stolen token alone, and a password reset, it would take the account. So
+    does the question whether somebody has that address.
     """
 
     serializer_field_mapping = TEXT_FIELDS
@@ -110,32 +98,32 @@ class AccountSerializer(CurrentPasswordMixin, UniqueInAnyCaseMixin, UserSerializ
         fields = (*UserSerializer.Meta.fields, "current_password")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse to change the address without the password."""
+        """Leave what is to be changed; refuse to change the address without the password, or to one that is taken."""
         known = attrs.pop("current_password", None) is not None
-        present = self.instance.email if self.instance else ""
-        if not known and attrs.get("email", present) != present:
+        changes = {name: value for name, value in attrs.items() if value != getattr(self.instance, name)}
+        if changes and not known:
             raise serializers.ValidationError(
                 {"current_password": ["Give your current password to change the e-mail address."]}
             )
-        return attrs
+        return changes
 
     def update(self, instance: User, validated_data: dict[str, Any]) -> User:
-        """Change the account; two changes to one address at once end in one 400, not in a 500.
-
-        Only what was sent is written: the whole row, as it was when this request began, would bring back a password
-        that has been changed since.
-        """
-        for name, value in validated_data.items():
-            setattr(instance, name, value)
+        """Change the account; two changes to one address at once end in one 400, not in a 500."""
+        if not validated_data:
+            return instance
         try:
+            check_not_taken(by=instance, **validated_data)
             with transaction.atomic():
-                instance.save(update_fields=validated_data.keys())
-        except IntegrityError:
+                account = lock_asking(instance)
+                former, account.email = account.email, validated_data["email"]
+                account.save(update_fields=["email"])
+                tell_former_address(account=account, address=former)
+        except (DjangoValidationError, IntegrityError):
             raise serializers.ValidationError({"email": ["A user with that email address already exists."]}) from None
-        return instance
+        return account
 
 
-class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # type: ignore[misc]
+class RegistrationSerializer(UserCreateSerializer):  # type: ignore[misc]
     """A new account: a name, a password and an address, which may be left out where it need not be confirmed."""
 
     serializer_field_mapping = TEXT_FIELDS
@@ -152,6 +140,16 @@ class RegistrationSerializer(UniqueInAnyCaseMixin, UserCreateSerializer):  # typ
         if settings.ACTIVATION_ENABLED:
             fields["email"] = EmailField(max_length=254)
         return fields
+
+    def validate_username(self, value: str) -> str:
+        """Refuse a name that is taken."""
+        check_not_taken(username=value)
+        return value
+
+    def validate_email(self, value: str) -> str:
+        """Refuse an address that is taken."""
+        check_not_taken(email=value)
+        return value
 
 
 class SetPasswordSerializer(CurrentPasswordMixin, DjoserSetPasswordSerializer):  # type: ignore[misc]
@@ -274,9 +272,16 @@ class VerifySerializer(serializers.Serializer[Any]):
         return {}
 
 
+@extend_schema_field({"type": "string", "maxLength": 39, "nullable": True, "description": "IPv4 or IPv6."})
+class ClientAddressField(serializers.IPAddressField):
+    """An address, of which the framework would not say how long it may be."""
+
+
 class SessionSerializer(serializers.ModelSerializer[Session]):
     """A session as its owner sees it."""
 
+    client_address = ClientAddressField(read_only=True)
+    user_agent = serializers.CharField(read_only=True, max_length=200)
     current = serializers.SerializerMethodField(help_text="Whether this request belongs to it.")
 
     class Meta:

@@ -26,6 +26,13 @@ SPENT = "Token is invalid or spent"
 """The one answer to a refresh token that is not good any more, whatever the reason."""
 
 
+PLACES_KEPT = timedelta(days=90)
+"""How long a session is kept after it has run out, ended early or not.
+
+accounts.attempts looks there for the addresses that an account is used from: whoever logs in once a month is not locked
+out at home because somebody guesses the password elsewhere.
+"""
+
 OPEN = """
     WITH account AS (
         UPDATE accounts_user SET last_login = %(now)s, awaits_activation = false
@@ -176,9 +183,7 @@ def remove_expired() -> dict[str, int]:
     """Remove what can open nothing any more, and return how many rows of each kind."""
     now = timezone.now()
     return {
-        # A session that was ended early is kept for its natural life: its owner may ask what happened, and
-        # accounts.attempts looks there for the addresses that an account is used from.
-        "sessions": delete_in_batches(Session.objects.filter(expires_at__lt=now)),
+        "sessions": delete_in_batches(Session.objects.filter(expires_at__lt=now - PLACES_KEPT)),
         "refresh tokens": delete_in_batches(OutstandingToken.objects.filter(expires_at__lt=now)),
     }
 

@@ -4,8 +4,9 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from django.db import InterfaceError, InternalError, OperationalError
+from django.db import IntegrityError, InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, JsonResponse
+from psycopg.errors import ForeignKeyViolation
 from rest_framework.exceptions import APIException
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
@@ -13,6 +14,7 @@ from rest_framework.views import APIView
 from rest_framework.views import exception_handler as rest_framework_handler
 from rest_framework_simplejwt.exceptions import DetailDictMixin
 
+from accounts.authentication import SessionOver
 from config.postgresql.base import RefusedPasswordError
 
 logger = logging.getLogger(__name__)
@@ -48,15 +50,30 @@ class JsonErrors(APIView):
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Answer 503 with ``Retry-After`` while the database is away, and as the framework does otherwise."""
+    """Answer 503 with ``Retry-After`` while the database is away, 401 to an account that is deleted while it asks.
+
+    Everything else is answered as the framework does.
+    """
     if isinstance(exc, DATABASE_ERRORS):
         log_database_error(exc)
         exc = ServiceUnavailable()
+    elif owner_is_gone(exc):
+        exc = SessionOver()
+        exc.auth_header = context["view"].get_authenticate_header(context["request"])  # type: ignore[attr-defined]
     response = rest_framework_handler(exc, context)
     if response is not None and isinstance(exc, DetailDictMixin):
         # simplejwt adds which class of token refused what.
         response.data = {name: response.data[name] for name in ("detail", "code")}
     return response
+
+
+def owner_is_gone(exc: BaseException) -> bool:
+    """Return whether what was to be written belongs to a row that was deleted meanwhile: in the end, an account.
+
+    It is found out when the transaction commits. To lock the account before that would cost every request for what
+    hardly ever happens, since accounts are closed (docs/decisions/0004).
+    """
+    return isinstance(exc, IntegrityError) and isinstance(exc.__cause__, ForeignKeyViolation)
 
 
 def log_database_error(exc: BaseException) -> None:

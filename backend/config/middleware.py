@@ -14,7 +14,14 @@ from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import APIException
 
-from config.errors import DATABASE_ERRORS, RETRY_AFTER_SECONDS, error, log_database_error, service_unavailable
+from config.errors import (
+    DATABASE_ERRORS,
+    RETRY_AFTER_SECONDS,
+    error,
+    log_database_error,
+    owner_is_gone,
+    service_unavailable,
+)
 from config.logs import request_id
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -61,7 +68,7 @@ class ContentSecurityPolicyMiddleware(CSPMiddleware):
 class DatabaseUnavailableMiddleware:
     """Answer 503 where a view outside Django REST framework cannot reach the database, and 429 where one may not go on.
 
-    The admin site's login is such a view.
+    The admin site's views are such.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -72,10 +79,13 @@ class DatabaseUnavailableMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Turn a database that is away into 503, and too many attempts into 429; leave the rest to Django."""
+        """Turn a database that is away into 503, too many attempts into 429, a lost race into 409; leave the rest."""
         if isinstance(exception, DATABASE_ERRORS):
             log_database_error(exception)
             return service_unavailable()
+        if owner_is_gone(exception):
+            # Mostly the other side of it: an account that is deleted while it writes.
+            return error(HTTPStatus.CONFLICT, "Somebody else has changed what this depends on. Try again.")
         if isinstance(exception, APIException) and exception.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             response = error(HTTPStatus.TOO_MANY_REQUESTS, str(exception.detail))
             response["Retry-After"] = str(getattr(exception, "wait", RETRY_AFTER_SECONDS))

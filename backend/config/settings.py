@@ -44,9 +44,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     # Around all others, which may answer without a look at the body.
     "config.middleware.ReadWholeBodyMiddleware",
+    "config.middleware.RequestIdMiddleware",
     # Before the rest, so that a probe is answered whatever Host it sends and whatever the database does.
     "health.middleware.HealthMiddleware",
-    "config.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "config.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -3,7 +3,7 @@
 from threading import Event
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 
 BATCH = 1000
 """Rows that one statement removes: it holds their locks for some milliseconds, and stays far from any timeout."""
@@ -13,12 +13,17 @@ stopping = Event()
 
 
 def delete_in_batches(rows: models.QuerySet[Any]) -> int:
-    """Delete ``rows``, a batch at a time, and return how many there were, not counting those of other tables."""
+    """Delete ``rows``, a batch at a time, and return how many there were, not counting those of other tables.
+
+    They are locked from the moment at which they are found to have expired, so that none is renewed before it is
+    deleted. One that somebody is at work on right now is left for the next time.
+    """
     deleted = 0
     while not stopping.is_set():
-        keys = list(rows.order_by().values_list("pk", flat=True)[:BATCH])
-        if not keys:
-            break
-        _, by_model = rows.model._default_manager.filter(pk__in=keys).delete()
+        with transaction.atomic():
+            keys = list(rows.order_by().select_for_update(skip_locked=True).values_list("pk", flat=True)[:BATCH])
+            if not keys:
+                break
+            _, by_model = rows.model._default_manager.filter(pk__in=keys).delete()
         deleted += by_model.get(rows.model._meta.label, 0)
     return deleted

@@ -11,7 +11,7 @@ from health.readiness import why_not_ready
 class HealthMiddleware:
     """Answer the two health paths; pass everything else on.
 
-    A middleware, and the first, because a probe comes by address: Django would refuse its Host header. Neither
+    A middleware, and one of the first, because a probe comes by address: Django would refuse its Host header. Neither
     answer holds a detail that a stranger could use; the reason is in the log.
     """
 

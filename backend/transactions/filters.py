@@ -143,7 +143,8 @@ def amount_filter(lookup: str, description: str) -> DescribedFilter:
 def moment_filter(lookup: str, description: str) -> DescribedFilter:
     """Return a bound for the time."""
     description += " ISO 8601; a date alone is its first moment, and without an offset it is UTC."
-    schema = {"type": "string", "format": "date-time", "description": description}
+    either = [{"type": "string", "format": name} for name in ("date-time", "date")]
+    schema = {"anyOf": either, "description": description}
     return DescribedFilter(field_name="timestamp", lookup_expr=lookup, field_class=MomentField, schema=schema)
 
 

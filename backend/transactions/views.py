@@ -173,7 +173,10 @@ SUMMARY = {
     summary=extend_schema(
         operation_id="summarize_transactions",
         summary="Sum up your transactions",
-        description="Number and exact sum, in all and by month (UTC), of the rows that the filters leave.",
+        description=(
+            "Number and exact sum, in all and by month (UTC), of the rows that the filters leave. Where these are too"
+            " many to sum up at once, some millions, the answer is 400: narrow them by time."
+        ),
         filters=True,
         responses={200: SummarySerializer, 400: BAD_REQUEST, **ALWAYS},
         examples=[OpenApiExample("Two coffees", SUMMARY, response_only=True)],

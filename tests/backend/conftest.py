@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
+from importlib import import_module, reload
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -21,6 +22,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import override_settings
+from django.urls import clear_url_caches
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
 from rest_framework.test import APIClient, APIRequestFactory
@@ -119,11 +121,57 @@ def coffee(alice: User) -> Transaction:
 # The stage --------------------------------------------------------------------------------------------------------
 
 
+def route_again() -> None:
+    """Let the routes depend on the settings as they are now; a process reads them once, at its start."""
+    for name in ("accounts.urls", "config.urls"):
+        reload(import_module(name))
+    clear_url_caches()
+
+
+@pytest.fixture
+def mail_on(settings: Any) -> Iterator[None]:
+    """Configure mail, as its two variables would; Django's own test mailbox takes what is sent."""
+    settings.MAIL_ENABLED = True
+    settings.PASSWORD_RESET_URL = "https://app.example.com/reset/{uid}/{token}"
+    settings.ACTIVATION_URL = "https://app.example.com/activate/{uid}/{token}"
+    settings.DEFAULT_FROM_EMAIL = "Transactions <noreply@example.com>"
+    route_again()
+    yield
+    settings.PASSWORD_RESET_URL = ""
+    settings.ACTIVATION_ENABLED = False
+    route_again()
+
+
+@pytest.fixture
+def activation_on(mail_on: None, settings: Any) -> None:
+    """Let registrations be confirmed by mail; ``mail_on`` undoes it."""
+    settings.ACTIVATION_ENABLED = True
+    route_again()
+
+
 @pytest.fixture(scope="session")
 def operations() -> list[Operation]:
     """Return every operation of the schema; ids in paths are those of rows that do not exist."""
     from config.docs import schema  # noqa: PLC0415 # it needs the settings
 
+    return operations_of(schema())
+
+
+@pytest.fixture
+def operations_with_mail(activation_on: None) -> list[Operation]:
+    """Return every operation of the schema of an API to which mail is configured, as it is for this test."""
+    return _operations_with_mail()
+
+
+@cache
+def _operations_with_mail() -> list[Operation]:
+    from config.docs import schema  # noqa: PLC0415 # it needs the settings
+
+    return operations_of(schema.__wrapped__())
+
+
+def operations_of(document: dict[str, Any]) -> list[Operation]:
+    """Return the operations of a schema."""
     uuid = "00000000-0000-4000-8000-000000000000"
     return [
         Operation(
@@ -131,7 +179,7 @@ def operations() -> list[Operation]:
             path.replace("sessions/{id}", f"sessions/{uuid}").replace("{id}", "999999"),
             description,
         )
-        for path, methods in schema()["paths"].items()
+        for path, methods in document["paths"].items()
         for method, description in methods.items()
     ]
 

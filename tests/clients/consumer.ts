@@ -49,6 +49,48 @@ const read = await api.GET("/api/transactions/{id}/", {
 });
 assert.deepEqual(read.data, row);
 
+const headers = as(next.data.access);
+
+// A request that is sent twice records once; a change counts only as long as nobody else has made one.
+const keyed = { body: { amount: "-2.80", description: "Tea" }, headers } as const;
+const header = { "Idempotency-Key": randomUUID() };
+const first = await api.POST("/api/transactions/", { ...keyed, params: { header } });
+const again = await api.POST("/api/transactions/", { ...keyed, params: { header } });
+assert(first.data, JSON.stringify(first.error));
+assert.deepEqual(again.data, first.data);
+assert.equal(again.response.headers.get("Idempotency-Replayed"), "true");
+
+const tea = { path: { id: String(first.data.id) }, header: { "If-Match": first.response.headers.get("ETag") ?? "" } };
+const change = { params: tea, body: { amount: "-2.90" }, headers };
+const changed = await api.PATCH("/api/transactions/{id}/", change);
+assert.equal(changed.data?.amount, "-2.90", JSON.stringify(changed.error));
+const late = await api.PATCH("/api/transactions/{id}/", change);
+assert.equal(late.response.status, 412);
+
+// All rows by cursor, one a page.
+const amounts: string[] = [];
+for (let cursor: string | null = ""; cursor !== null; ) {
+  const query = { cursor, limit: 1 };
+  const part: { data?: Page; error?: unknown } = await api.GET("/api/transactions/", { params: { query }, headers });
+  assert(part.data, JSON.stringify(part.error));
+  amounts.push(...part.data.results.map((each) => each.amount));
+  cursor = part.data.next ? new URL(part.data.next).searchParams.get("cursor") : null;
+}
+assert.deepEqual(amounts, ["-2.90", "-3.20"]);
+const summary = await api.GET("/api/transactions/summary/", { headers });
+assert.deepEqual([summary.data?.count, summary.data?.sum], [2, "-6.10"], JSON.stringify(summary.error));
+
+// Every session but this one.
+const other = await api.POST("/auth/jwt/create/", { body: credentials });
+assert(other.data, JSON.stringify(other.error));
+const sessions = await api.GET("/auth/sessions/", { headers });
+assert(sessions.data, JSON.stringify(sessions.error));
+const [ended] = sessions.data.results.filter((session) => !session.current);
+assert(ended);
+const end = await api.DELETE("/auth/sessions/{id}/", { params: { path: { id: ended.id } }, headers });
+assert.equal(end.response.status, 204);
+assert.equal((await api.GET("/auth/users/me/", { headers: as(other.data.access) })).response.status, 401);
+
 const missing = await api.GET("/api/transactions/{id}/", {
   params: { path: { id: "999999999999999999" } },
   headers: as(next.data.access),

@@ -47,9 +47,6 @@ SAVED = {"access": "accessToken", "refresh": "refreshToken"}
 HEADERS = {"Idempotency-Key": "{{$guid}}"}
 """The optional headers that are sent nevertheless, as a careful client does."""
 
-BODIES_WITHOUT_DESCRIPTION = {"close_account": {"current_password": "{{password}}"}}
-"""The body of a DELETE has no place in the schema that the framework writes."""
-
 NAMESPACE = UUID("6f2d3c0e-52a5-4ad1-8c57-4f0f3f4c2f7e")
 """Ids are made from it and a name, so that the same schema gives the same collection."""
 
@@ -102,7 +99,7 @@ class Schema:
             if method in METHODS
             for operation in [Operation(path, method, description)]
         }
-        for name in (REGISTER, LOGIN, ACCOUNT, *BODIES_WITHOUT_DESCRIPTION):
+        for name in (REGISTER, LOGIN, ACCOUNT):
             if name not in self.operations:
                 raise SystemExit(f"postman.py: error: the schema has no operation {name!r}, which this program names")
 
@@ -136,8 +133,6 @@ class Schema:
 
     def body(self, operation: Operation) -> Json | None:
         """Return a body for the request: the documented example or what is required, with the values of this run."""
-        if operation.id in BODIES_WITHOUT_DESCRIPTION:
-            return dict(BODIES_WITHOUT_DESCRIPTION[operation.id])
         if "requestBody" not in operation.description:
             return None
         content = self.resolve(operation.description["requestBody"])["content"]

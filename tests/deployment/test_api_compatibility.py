@@ -3,6 +3,7 @@
 import copy
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -245,8 +246,9 @@ def test_a_break_takes_a_higher_major_version(version: str, status: int, tmp_pat
     assert f"POST {THINGS}" in result.stderr, "what breaks is not named"
 
 
-def test_the_committed_description_can_be_compared() -> None:
-    description = REPOSITORY / "docs/openapi.yaml"
+@pytest.mark.parametrize("name", ["openapi.yaml", "openapi-mail.yaml"])
+def test_the_committed_description_can_be_compared(name: str) -> None:
+    description = REPOSITORY / "docs" / name
 
     result = compare(description, description)
 
@@ -263,21 +265,21 @@ def test_a_description_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "could not be compared" in result.stderr or "states no version" in result.stderr
 
 
+def commit(repository: Path, message: str) -> None:
+    identity = ["-c", "user.name=alice", "-c", "user.email=alice@example.com", "-c", "commit.gpgsign=false"]
+    for command in (["add", "--all"], [*identity, "commit", "--quiet", "--message", message]):
+        subprocess.run(["git", "-C", repository, *command], check=True)
+
+
 def test_the_earlier_description_can_come_from_git(tmp_path: Path) -> None:
     _, revised = changed(tmp_path, remove_operation)
     committed = tmp_path / "docs/openapi.yaml"
     repository = {"GIT_DIR": str(tmp_path / ".git")}
-
-    def commit(message: str) -> None:
-        identity = ["-c", "user.name=alice", "-c", "user.email=alice@example.com", "-c", "commit.gpgsign=false"]
-        for command in (["add", "--all"], [*identity, "commit", "--quiet", "--message", message]):
-            subprocess.run(["git", "-C", tmp_path, *command], check=True)
-
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
-    commit("Before there was a description.")
+    commit(tmp_path, "Before there was a description.")
     committed.parent.mkdir()
     committed.write_text(yaml.safe_dump(BASE))
-    commit("The description.")
+    commit(tmp_path, "The description.")
 
     same, broken, nothing = (
         compare("HEAD", committed, **repository),
@@ -289,6 +291,21 @@ def test_the_earlier_description_can_come_from_git(tmp_path: Path) -> None:
     assert broken.returncode == 1, broken.stderr
     assert nothing.returncode == 0, nothing.stderr
     assert "there is nothing to break" in nothing.stderr
+
+
+@pytest.mark.parametrize("name", ["openapi.yaml", "openapi-mail.yaml"])
+def test_each_description_is_compared_with_its_own_earlier_one(name: str, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
+    earlier = yaml.safe_load((tmp_path / "docs" / name).read_text())
+    earlier["paths"]["/auth/gone/"] = earlier["paths"]["/auth/jwt/logout/"]
+    (tmp_path / "docs" / name).write_text(yaml.safe_dump(earlier, sort_keys=False))
+    commit(tmp_path, "With an operation that is gone.")
+
+    result = compare("HEAD", GIT_DIR=str(tmp_path / ".git"))
+
+    assert result.returncode == 1, result.stderr
+    assert f"docs/{name}: clients of the earlier API would break" in result.stderr
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "docs/no-such-file.yaml"])

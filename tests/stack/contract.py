@@ -83,10 +83,11 @@ def read_operations(client: httpx.Client) -> list[Operation]:
     """Return every operation of the schema that is being served."""
     answer = client.get("/api/schema/", params={"format": "json"})
     answer.raise_for_status()
-    return list(_operations(answer.json()))
+    return list(operations_of(answer.json()))
 
 
-def _operations(schema: dict[str, Any]) -> Iterator[Operation]:
+def operations_of(schema: dict[str, Any]) -> Iterator[Operation]:
+    """Return every operation of a schema."""
     for path, methods in schema["paths"].items():
         shared = methods.get("parameters", [])
         for method, description in methods.items():

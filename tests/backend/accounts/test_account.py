@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 
 from accounts.mail import ask_for, deliver_due
 from accounts.models import OutgoingMail, User
-from tests.backend.accounts.visitors import client, register, stored
+from tests.backend.accounts.visitors import HANDS, PASSWORD, ROUNDS, at_once, client, register, stored
 from tests.backend.tokens import new_session
 from transactions.models import Transaction
 
@@ -44,6 +44,54 @@ def test_account_email_can_be_changed(as_alice: APIClient, alice: User, password
     assert alice.email == "alice@example.org"
 
 
+@pytest.mark.usefixtures("mail_on")
+@pytest.mark.parametrize("email", ["alice@example.org", ""])
+def test_account_email_that_was_changed_is_told_to_the_former_address(
+    as_alice: APIClient, alice: User, password: str, mailoutbox: list[Any], email: str
+) -> None:
+    as_alice.patch(ME, {"email": email, "current_password": password})
+
+    assert deliver_due() == {"sent": 1}
+    (mail,) = mailoutbox
+    assert (mail.to, mail.subject) == (["alice@example.com"], "Your e-mail address was changed")
+    assert mail.body.startswith("Hello alice,")
+    assert "example.org" not in mail.body, "it tells who has the account now"
+    assert "alice@example.com" not in "".join(OutgoingMail.objects.values_list("address", flat=True))
+
+
+@pytest.mark.usefixtures("mail_on")
+def test_account_email_that_was_not_changed_or_is_the_first_is_told_to_nobody(
+    as_alice: APIClient, alice: User, bob: User, password: str
+) -> None:
+    as_alice.patch(ME, {"email": alice.email, "current_password": password})
+    as_alice.patch(ME, {"email": bob.email, "current_password": password})
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": "wrong"})
+    User.objects.filter(pk=alice.pk).update(email="")
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": password})
+
+    assert User.objects.get(pk=alice.pk).email == "alice@example.org"
+    assert not OutgoingMail.objects.exists()
+
+
+def test_account_email_that_was_changed_is_told_to_nobody_without_mail(
+    as_alice: APIClient, alice: User, password: str
+) -> None:
+    as_alice.patch(ME, {"email": "alice@example.org", "current_password": password})
+
+    assert not OutgoingMail.objects.exists()
+
+
+@pytest.mark.usefixtures("mail_on")
+def test_the_former_address_of_an_account_that_is_closed_is_forgotten(
+    as_alice: APIClient, alice: User, password: str, mailoutbox: list[Any]
+) -> None:
+    as_alice.patch(ME, {"email": "another@example.org", "current_password": password})
+    close(as_alice, password)
+
+    assert "alice" not in stored()
+    assert (deliver_due(), mailoutbox) == ({}, [])
+
+
 @pytest.mark.parametrize("email", ["alice@example.org", "Alice@Example.com", ""])
 @pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
 @pytest.mark.parametrize("method", ["put", "patch"])
@@ -66,11 +114,42 @@ def test_account_that_keeps_its_email_needs_no_password(as_alice: APIClient, ali
 
 @pytest.mark.parametrize("email", ["bob@example.com", "BOB@example.COM"])
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_account_cannot_take_the_email_of_another(as_alice: APIClient, bob: User, method: str, email: str) -> None:
-    response = getattr(as_alice, method)(ME, {"email": email})
+def test_account_cannot_take_the_email_of_another(
+    as_alice: APIClient, bob: User, password: str, method: str, email: str
+) -> None:
+    response = getattr(as_alice, method)(ME, {"email": email, "current_password": password})
 
     assert response.status_code == HTTPStatus.BAD_REQUEST
     assert response.json() == {"email": ["A user with that email address already exists."]}
+
+
+@pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_account_that_asks_without_the_password_is_not_told_who_has_an_address(
+    as_alice: APIClient, bob: User, method: str, given: dict[str, str]
+) -> None:
+    taken, free = (
+        getattr(as_alice, method)(ME, {"email": email, **given}) for email in (bob.email, "free@example.com")
+    )
+
+    assert taken.status_code == HTTPStatus.BAD_REQUEST
+    assert (taken.status_code, taken.content) == (free.status_code, free.content)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_account_that_claims_an_email_with_many_others_at_once_gets_it_or_a_refusal(cheap_hashes: None) -> None:
+    clients = [client() for _ in range(HANDS)]
+    for hand, visitor in enumerate(clients):
+        visitor.credentials(HTTP_AUTHORIZATION=f"Bearer {new_session(register(f'person{hand}')).access_token}")
+
+    for number in range(ROUNDS):
+        email = f"wanted{number}@example.com"
+
+        def claim(hand: int, *, email: str = email) -> int:
+            return int(clients[hand].patch(ME, {"email": email, "current_password": PASSWORD}).status_code)
+
+        assert sorted(at_once(HANDS, claim)) == [HTTPStatus.OK] + [HTTPStatus.BAD_REQUEST] * (HANDS - 1)
+        assert User.objects.filter(email=email).count() == 1
 
 
 @pytest.mark.parametrize("email", ["alice@example.com", "Alice@Example.com", ""])

@@ -22,6 +22,7 @@ from tests.backend.accounts.visitors import (
     stored,
     try_login,
 )
+from tests.backend.removal import while_removing
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("activation_on")]
 
@@ -210,3 +211,18 @@ def test_a_registration_that_nobody_confirms_gives_its_name_back() -> None:
 
     assert set(User.objects.values_list("username", flat=True)) == {"disabled", "young"}
     assert sign_up().status_code == HTTPStatus.CREATED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_registration_that_is_confirmed_while_it_is_removed_is_either_there_or_refused() -> None:
+    sign_up()
+    given = receive()
+    User.objects.update(date_joined=timezone.now() - 2 * UNCONFIRMED_KEPT)
+
+    answer = while_removing(remove_expired, lambda: activate(given))
+
+    if answer.status_code == HTTPStatus.NO_CONTENT:
+        assert log_in("alice").is_in()
+    else:
+        assert (answer.status_code, answer.json()) == (HTTPStatus.BAD_REQUEST, BAD_LINK)
+        assert not User.objects.exists()

@@ -13,9 +13,20 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from accounts.attempts import attempt, remove_expired, unlock
-from accounts.models import FailedAttempts, User
+from accounts.models import FailedAttempts, Session, User
 from config.middleware import DatabaseUnavailableMiddleware
-from tests.backend.accounts.visitors import ELSEWHERE, HOME, PASSWORD, at_once, client, log_in, register, try_login
+from tests.backend.accounts.visitors import (
+    ELSEWHERE,
+    HOME,
+    PASSWORD,
+    ROUNDS,
+    at_once,
+    client,
+    log_in,
+    register,
+    try_login,
+)
+from tests.backend.removal import while_removing
 
 pytestmark = pytest.mark.django_db
 
@@ -128,8 +139,8 @@ def test_limit_and_window_are_settings(accounts: dict[str, User], settings: Any)
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("round_", range(3))
-def test_many_attempts_at_once_are_no_way_round(round_: int, hashes: list[str]) -> None:
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_many_attempts_at_once_are_no_way_round(round_: int, cheap_hashes: None, hashes: list[str]) -> None:
     register("alice")
     hashes.clear()
 
@@ -140,7 +151,8 @@ def test_many_attempts_at_once_are_no_way_round(round_: int, hashes: list[str]) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_logins_of_the_owner_at_once_succeed_or_wait_a_second() -> None:
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_logins_of_the_owner_at_once_succeed_or_wait_a_second(round_: int, cheap_hashes: None) -> None:
     register("alice")
 
     answers = at_once(2 * LIMIT, lambda hand: try_login("alice", PASSWORD, address(hand)))
@@ -217,6 +229,16 @@ def test_an_address_stays_known_after_the_session_has_ended(accounts: dict[str, 
     log_in("alice", address=HOME).client.post("/auth/jwt/logout-all/")
     guess("alice", LIMIT + 1)
 
+    assert try_login("alice", PASSWORD, HOME).status_code == HTTPStatus.OK
+
+
+def test_an_address_stays_known_after_the_session_has_run_out(accounts: dict[str, User]) -> None:
+    log_in("alice", address=HOME)
+    Session.objects.update(expires_at=timezone.now() - timedelta(days=60))
+    call_command("upkeep")
+    guess("alice", LIMIT + 1)
+
+    assert try_login("alice", PASSWORD, ELSEWHERE).status_code == HTTPStatus.TOO_MANY_REQUESTS
     assert try_login("alice", PASSWORD, HOME).status_code == HTTPStatus.OK
 
 
@@ -325,6 +347,17 @@ def test_windows_that_are_over_are_removed(accounts: dict[str, User]) -> None:
 
     assert remove_expired() == {"failed attempts": 1}
     assert FailedAttempts.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_attempt_that_begins_a_window_while_the_last_is_removed_counts() -> None:
+    register("alice")
+    guess("alice", 1)
+    FailedAttempts.objects.update(ends_at=timezone.now())
+
+    while_removing(remove_expired, lambda: guess("alice", LIMIT))
+
+    assert FailedAttempts.objects.get().count == LIMIT
 
 
 def test_an_operator_unlocks_an_account(accounts: dict[str, User], capsys: pytest.CaptureFixture[str]) -> None:

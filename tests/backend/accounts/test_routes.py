@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from rest_framework.test import APIClient
 
-from accounts.urls import urlpatterns
+from accounts import urls
 
 pytestmark = pytest.mark.django_db
 
@@ -37,6 +37,12 @@ ROUTES = [
     "jwt/logout-all",
     "sessions",
     f"sessions/{UUID(int=1)}",
+]
+ROUTES_WITH_MAIL = [
+    "users/activation",
+    "users/resend_activation",
+    "users/reset_password",
+    "users/reset_password_confirm",
 ]
 METHODS = ["get", "post", "put", "patch", "delete"]
 
@@ -75,30 +81,56 @@ def test_list_of_accounts_is_not_offered(as_alice: APIClient) -> None:
     ],
 )
 def test_routes_take_their_methods_only(as_alice: APIClient, path: str, methods: str) -> None:
+    assert_methods(as_alice, path, methods)
+
+
+def assert_methods(client: APIClient, path: str, methods: str) -> None:
     for method in METHODS:
         if method.upper() in methods:
             continue
-        response = getattr(as_alice, method)(path)
+        response = getattr(client, method)(path)
 
         assert response.status_code == HTTPStatus.METHOD_NOT_ALLOWED
         assert response["Allow"] == methods
         assert response["Content-Type"] == "application/json"
 
 
+TAILS = ["", "X", "X/", "/foo", "/foo/", "//", "%0a", "/%0a", "/.json", ".json"]
+
+
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("tail", ["", "X", "X/", "/foo", "/foo/", "//", "%0a", "/%0a", "/.json", ".json"])
+@pytest.mark.parametrize("tail", TAILS)
 def test_routes_are_anchored(anonymous: APIClient, route: str, tail: str) -> None:
+    assert_not_there(anonymous, f"/auth/{route}{tail}")
+
+
+def assert_not_there(client: APIClient, path: str) -> None:
     for method in ("get", "post", "delete"):
-        response = getattr(anonymous, method)(f"/auth/{route}{tail}")
+        response = getattr(client, method)(path)
 
         assert response.status_code == HTTPStatus.NOT_FOUND
         assert response["Content-Type"] == "application/json"
 
 
-def test_every_route_is_among_those_that_are_tested() -> None:
-    routed = {str(pattern.pattern).replace("<uuid:pk>", str(UUID(int=1))) for pattern in urlpatterns}
+def routed() -> set[str]:
+    return {str(pattern.pattern).replace("<uuid:pk>", str(UUID(int=1))) for pattern in urls.urlpatterns}
 
-    assert routed == {f"{route}/" for route in ROUTES}
+
+def test_every_route_is_among_those_that_are_tested() -> None:
+    assert routed() == {f"{route}/" for route in ROUTES}
+
+
+@pytest.mark.usefixtures("activation_on")
+def test_every_route_that_needs_mail_is_among_those_that_are_tested() -> None:
+    assert routed() == {f"{route}/" for route in (*ROUTES, *ROUTES_WITH_MAIL)}
+
+
+@pytest.mark.usefixtures("activation_on")
+@pytest.mark.parametrize("route", ROUTES_WITH_MAIL)
+def test_routes_that_need_mail_take_their_method_only_and_are_anchored(as_alice: APIClient, route: str) -> None:
+    assert_methods(as_alice, f"/auth/{route}/", "POST, OPTIONS")
+    for tail in TAILS:
+        assert_not_there(as_alice, f"/auth/{route}{tail}")
 
 
 def test_routes_with_a_doubled_or_missing_first_slash_answer_404(anonymous: APIClient) -> None:

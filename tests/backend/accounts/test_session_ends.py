@@ -1,6 +1,8 @@
 """What must end sessions, ends them at once: for access and refresh tokens, whoever does it and by whichever way."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
@@ -8,7 +10,8 @@ import pytest
 from django.contrib.auth import authenticate
 from django.contrib.auth.forms import AdminPasswordChangeForm, UserChangeForm
 from django.core.management import call_command
-from django.db import transaction
+from django.db import IntegrityError, connection, connections, transaction
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils.http import urlsafe_base64_encode
 from rest_framework.exceptions import AuthenticationFailed
@@ -19,6 +22,7 @@ from accounts.mail import TOKENS
 from accounts.models import OutgoingMail, Session, User
 from accounts.serializers import AccountSerializer
 from accounts.sessions import open_session
+from config.middleware import DatabaseUnavailableMiddleware
 from tests.backend.accounts.visitors import (
     HANDS,
     PASSWORD,
@@ -31,10 +35,12 @@ from tests.backend.accounts.visitors import (
     try_login,
 )
 from tests.backend.tokens import new_session
+from transactions.models import Transaction
 
 pytestmark = pytest.mark.django_db
 
 NEXT = "another-long-passphrase"
+COFFEE = {"amount": "-3.20", "description": "Coffee"}
 
 
 @pytest.fixture
@@ -277,7 +283,10 @@ def test_an_account_that_logs_in_waits_for_no_activation_any_more(alice: User) -
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("round_", range(ROUNDS))
-def test_no_session_survives_a_change_of_password_that_a_login_races_with(round_: int) -> None:
+def test_no_session_survives_a_change_of_password_that_a_login_races_with(
+    round_: int, cheap_hashes: None, settings: Any
+) -> None:
+    settings.ACCOUNT_FAILURES_LIMIT = HANDS  # of more logins at once some would be refused
     alice = register("alice")
 
     def act(hand: int) -> Any:
@@ -288,7 +297,7 @@ def test_no_session_survives_a_change_of_password_that_a_login_races_with(round_
         account.save()
         return None
 
-    answers = at_once(8, act)  # of more logins at once some would be refused: accounts.attempts
+    answers = at_once(HANDS, act)
 
     visitors = [Visitor(**answer.json()) for answer in answers[1:] if answer.status_code == HTTPStatus.OK]
     assert all(answer.status_code in {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED} for answer in answers[1:])
@@ -309,11 +318,12 @@ def refresh_until_refused(visitor: Visitor) -> Visitor:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close], ids=name
+    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close, delete], ids=name
 )
-def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Callable[[Visitor, User], None]) -> None:
-    # Fewer rounds, since each hand refreshes several times in each; while a password is hashed, many times.
-    for number in range(3 if end in (change_password, reset_password, close) else ROUNDS // 2):
+def test_no_refresh_survives_an_end_that_it_races_with(
+    mail_on: None, cheap_hashes: None, end: Callable[[Visitor, User], None]
+) -> None:
+    for number in range(ROUNDS):
         alice = register(f"alice{number}")
         here = visit(alice)
         # Whoever logs out ends one session: all of them refresh that one, and one of them is the first.
@@ -325,34 +335,143 @@ def test_no_refresh_survives_an_end_that_it_races_with(mail_on: None, end: Calla
             end(here, alice)
             return here
 
-        assert all(visitor.is_out() for visitor in at_once(HANDS, act))
+        last = at_once(HANDS, act)
+        assert not Session.objects.filter(ended_at=None).exists()
+        assert all(visitor.is_out() for visitor in last[:2])
 
 
-def test_a_change_of_the_address_does_not_bring_back_an_old_password(alice: User) -> None:
-    stale = User.objects.get(pk=alice.pk)
+ASKED: dict[str, Callable[[Visitor], Any]] = {
+    "record": lambda here: here.client.post("/api/transactions/", COFFEE),
+    "record with a key": lambda here: here.client.post("/api/transactions/", COFFEE, headers={"Idempotency-Key": "k"}),
+    "login": lambda _: try_login("alice"),
+    "refresh": Visitor.try_refresh,
+    "blacklist": lambda here: client().post("/auth/jwt/blacklist/", {"refresh": here.refresh}),
+    "set_password": lambda here: here.client.post(
+        "/auth/users/set_password/", {"current_password": PASSWORD, "new_password": NEXT}
+    ),
+    "patch": lambda here: here.client.patch("/auth/users/me/", {"current_password": PASSWORD, "email": "a@b.org"}),
+    "close": lambda here: here.client.delete("/auth/users/me/", {"current_password": PASSWORD}),
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("asked", ASKED)
+def test_an_account_that_is_deleted_while_it_asks_is_answered_401(asked: str) -> None:
+    alice = register("alice")
+    here = log_in("alice")
+
+    def ask() -> Any:
+        try:
+            return ASKED[asked](here)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as other:
+        with transaction.atomic():
+            alice.delete()
+            answer = other.submit(ask)
+            wait_for_a_lock()
+
+        assert answer.result().status_code == HTTPStatus.UNAUTHORIZED
+        code = "" if asked == "login" else answer.result().json()["code"]
+        assert code in {"", "session_over", "token_not_valid"}
+        assert answer.result()["WWW-Authenticate"].startswith("Bearer")
+    assert not User.objects.exists()
+    assert not Transaction.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deletion_that_meets_what_the_account_writes_is_told_so() -> None:
+    alice = register("alice")
+    Transaction.objects.create(user=alice, amount=1, description="after the deletion has looked for transactions")
+
+    with pytest.raises(IntegrityError) as lost, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM accounts_user")  # of which the database finds out in the end
+    answer = DatabaseUnavailableMiddleware(lambda _: HttpResponse()).process_exception(HttpRequest(), lost.value)
+
+    assert answer is not None
+    assert answer.status_code == HTTPStatus.CONFLICT
+
+
+def wait_for_a_lock() -> None:
+    """Wait until another connection waits for what this one has locked."""
+    deadline = time.monotonic() + 20
+    with connection.cursor() as cursor:
+        waits = 0
+        while not waits:
+            assert time.monotonic() < deadline, "nobody waits"
+            time.sleep(0.02)
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+            )
+            (waits,) = cursor.fetchone()
+
+
+WRITES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "set_password": ("post", "/auth/users/set_password/", {"new_password": "of-whoever-had-the-old-one"}),
+    "put": ("put", "/auth/users/me/", {"email": "mallory@example.com"}),
+    "patch": ("patch", "/auth/users/me/", {"email": "mallory@example.com"}),
+    "close": ("delete", "/auth/users/me/", {}),
+}
+
+
+def by_another_password(alice: User) -> None:
     alice.set_password(NEXT)
+    alice.save()
+
+
+def by_disabling(alice: User) -> None:
     alice.is_active = False
     alice.save()
 
-    AccountSerializer().update(stale, {"email": "new@example.com"})
 
-    now = User.objects.get(pk=alice.pk)
-    assert (now.email, now.is_active, now.check_password(NEXT)) == ("new@example.com", False, True)
+def by_closing(alice: User) -> None:
+    alice.close()
 
 
-def test_a_change_of_password_does_not_make_a_disabled_account_active(
-    alice: User, monkeypatch: pytest.MonkeyPatch
+def by_deleting(alice: User) -> None:
+    alice.delete()
+
+
+@pytest.mark.parametrize(
+    "change", [by_another_password, by_disabling, by_closing, by_deleting], ids=lambda change: change.__name__
+)
+@pytest.mark.parametrize("write", WRITES)
+def test_a_password_that_was_checked_before_the_account_changed_changes_nothing(
+    alice: User, monkeypatch: pytest.MonkeyPatch, write: str, change: Callable[[User], None]
 ) -> None:
     here = log_in("alice")
+    alice.refresh_from_db()
+    check = User.check_password
 
-    def disabled_meanwhile(*_: Any, **__: Any) -> None:
-        User.objects.filter(pk=alice.pk).update(is_active=False)
+    def change_meanwhile(self: User, password: str) -> bool:
+        is_right = check(self, password)
+        change(alice)
+        return is_right
 
-    monkeypatch.setattr("djoser.serializers.validate_password", disabled_meanwhile)
-    change_password(here, alice)
+    monkeypatch.setattr(User, "check_password", change_meanwhile)
+    method, path, given = WRITES[write]
+    answer = getattr(here.client, method)(path, {"current_password": PASSWORD, **given})
 
-    now = User.objects.get(pk=alice.pk)
-    assert (now.is_active, now.check_password(NEXT)) == (False, True)
+    assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.UNAUTHORIZED, "session_over")
+    expected = [] if change is by_deleting else [(alice.username, alice.email, alice.password, alice.is_active)]
+    assert list(User.objects.values_list("username", "email", "password", "is_active")) == expected
+
+
+def test_an_address_that_stays_the_same_is_not_written(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no password: what is there by now may be another, or that of a closed account."""
+    here = log_in("alice")
+    unchanged = AccountSerializer.validate
+
+    def change_meanwhile(self: AccountSerializer, given: dict[str, Any]) -> Any:
+        changes = unchanged(self, given)
+        User.objects.filter(pk=alice.pk).update(email="new@example.com")
+        return changes
+
+    monkeypatch.setattr(AccountSerializer, "validate", change_meanwhile)
+
+    assert here.client.patch("/auth/users/me/", {"email": alice.email}).status_code == HTTPStatus.OK
+    assert User.objects.get(pk=alice.pk).email == "new@example.com"
 
 
 def test_the_end_of_the_sessions_commits_with_its_cause(alice: User) -> None:

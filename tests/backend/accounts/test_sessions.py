@@ -13,7 +13,7 @@ from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, Ou
 
 from accounts.authentication import NOTED_EVERY
 from accounts.models import Session, User
-from accounts.sessions import remove_expired
+from accounts.sessions import PLACES_KEPT, remove_expired
 from tests.backend.accounts.visitors import (
     ELSEWHERE,
     HANDS,
@@ -373,17 +373,19 @@ def test_the_last_use_is_noted_every_five_minutes_at_most(
 
 
 def test_what_has_expired_is_removed_and_what_lives_stays(alice: User) -> None:
-    expired, ended, live = log_in("alice").renew(), log_in("alice"), log_in("alice")
+    expired, run_out, ended, live = log_in("alice").renew(), log_in("alice"), log_in("alice"), log_in("alice")
     ended.client.post("/auth/jwt/logout/")
-    past = timezone.now() - timedelta(seconds=1)
-    move_in_time(expired, expires_at=past)
-    OutstandingToken.objects.filter(jti=claims(expired.refresh)["jti"]).update(expires_at=past)
+    now, moment = timezone.now(), timedelta(seconds=5)
+    move_in_time(expired, expires_at=now - PLACES_KEPT - moment)
+    OutstandingToken.objects.filter(jti=claims(expired.refresh)["jti"]).update(expires_at=now - moment)
+    # Where it was used from is worth knowing a while longer.
+    move_in_time(run_out, expires_at=now - PLACES_KEPT + moment)
 
     removed = remove_expired()
 
     assert removed == {"sessions": 1, "refresh tokens": 1}
-    # A session that was ended is kept for its natural life: where it was used from is worth knowing.
-    assert {str(key) for key in Session.objects.values_list("pk", flat=True)} == {ended.session, live.session}
+    left = {str(key) for key in Session.objects.values_list("pk", flat=True)}
+    assert left == {run_out.session, ended.session, live.session}
     assert live.is_in()
 
 

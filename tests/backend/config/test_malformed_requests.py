@@ -111,13 +111,13 @@ def test_malformed_body_is_the_clients_fault_on_every_route(
     sign_in: Callable[[User], APIClient],
     anonymous: APIClient,
     coffee: Transaction,
-    operations: list[Operation],
+    operations_with_mail: list[Operation],
     body: bytes,
 ) -> None:
     as_alice = sign_in(alice)
     as_alice.raise_request_exception = False
     for client in (as_alice, anonymous):
-        for method, template, _ in operations:
+        for method, template, _ in operations_with_mail:
             path = template.replace("999999", str(coffee.pk))
 
             response: Any = call(client, method.upper(), path, body)
@@ -237,11 +237,11 @@ def test_number_that_is_too_long_is_refused_in_our_words(as_alice: APIClient) ->
 
 @pytest.mark.parametrize("method", ["head", "options", "trace"])
 def test_uncommon_methods_are_never_a_failure(
-    as_alice: APIClient, anonymous: APIClient, operations: list[Operation], method: str
+    as_alice: APIClient, anonymous: APIClient, operations_with_mail: list[Operation], method: str
 ) -> None:
     as_alice.raise_request_exception = False
     for client in (as_alice, anonymous):
-        for _, path, _ in operations:
+        for _, path, _ in operations_with_mail:
             response: Any = getattr(client, method)(path)
 
             assert response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR, path

@@ -24,6 +24,10 @@ PUBLIC = {
     ("post", "/auth/jwt/verify/"),  # the token is in the body
     ("post", "/auth/jwt/blacklist/"),  # the token is in the body
     ("get", "/api/schema/"),  # it holds no data
+    ("post", "/auth/users/reset_password/"),  # who needs it cannot log in
+    ("post", "/auth/users/reset_password_confirm/"),  # the token is in the body
+    ("post", "/auth/users/resend_activation/"),  # who needs it cannot log in
+    ("post", "/auth/users/activation/"),  # the token is in the body
 }
 OFFERED = {
     ("get", "/api/transactions/"): "list_transactions",
@@ -49,6 +53,20 @@ OFFERED = {
     ("get", "/auth/sessions/"): "list_sessions",
     ("delete", "/auth/sessions/{id}/"): "end_session",
 }
+OFFERED_WITH_MAIL = {
+    **OFFERED,
+    ("post", "/auth/users/reset_password/"): "ask_for_password_reset",
+    ("post", "/auth/users/reset_password_confirm/"): "reset_password",
+    ("post", "/auth/users/resend_activation/"): "ask_for_activation",
+    ("post", "/auth/users/activation/"): "activate",
+}
+
+
+@pytest.fixture(params=["operations", "operations_with_mail"])
+def operations(request: pytest.FixtureRequest) -> list[Operation]:
+    """Return every operation of the schema, of an API without mail and of one with it."""
+    found: list[Operation] = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -99,6 +117,13 @@ def test_schema_offers_what_there_is_and_nothing_else(schema: dict[str, Any]) ->
     }
 
     assert described == OFFERED
+
+
+def test_schema_offers_more_where_mail_is_configured(operations_with_mail: list[Operation]) -> None:
+    described = {(method, path): description["operationId"] for method, path, description in operations_with_mail}
+
+    assert set(described.values()) == set(OFFERED_WITH_MAIL.values())
+    assert OFFERED_WITH_MAIL.items() - described.items() == {item for item in OFFERED.items() if "{id}" in item[0][1]}
 
 
 def test_every_operation_is_described(operations: list[Operation]) -> None:
@@ -152,6 +177,8 @@ def test_every_operation_with_a_body_shows_an_example(operations: list[Operation
     for method, path, description in operations:
         if path.endswith(("/refresh/", "/verify/", "/blacklist/", "/me/", "/set_password/")):
             continue  # a token, an address, one's own password: nothing to be typed as it stands
+        if path.endswith(("/activation/", "/reset_password_confirm/")):
+            continue  # neither is what a link carries
         for content in description.get("requestBody", {}).get("content", {}).values():
             assert content["examples"], f"{method} {path}"
 
@@ -168,6 +195,7 @@ def test_request_examples_work_as_they_stand(
     for example in examples(operations, "register"):
         validate_password(example["password"], User(username=example["username"]))
         assert anonymous.post("/auth/users/", example).status_code == HTTPStatus.CREATED
+    User.objects.update(is_active=True)  # as after a mail, where there is one
     for example in examples(operations, "login"):
         assert anonymous.post("/auth/jwt/create/", example).status_code == HTTPStatus.OK
     for example in examples(operations, "record_transaction"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from accounts.models import Session
 from config.docs import schema as served_schema
 from transactions.models import Transaction
 
@@ -87,3 +88,21 @@ def test_what_the_schema_says_of_an_amount_is_what_the_column_holds() -> None:
     column = Transaction._meta.get_field("amount")
 
     assert (column.max_digits, column.decimal_places) == (10, 2)  # type: ignore[union-attr]
+
+
+def test_session_has_its_bounds(parts: dict[str, Any]) -> None:
+    fields = parts["Session"]["properties"]
+
+    assert fields["user_agent"]["maxLength"] == Session._meta.get_field("user_agent").max_length  # type: ignore[union-attr]
+    # The longest way to write an address: eight groups of four digits.
+    assert fields["client_address"]["maxLength"] == len(":".join(["ffff"] * 8))
+    assert fields["client_address"]["nullable"] is True
+
+
+@pytest.mark.parametrize("path", ["/api/transactions/", "/api/transactions/summary/", "/api/transactions/export/"])
+@pytest.mark.parametrize("name", ["timestamp_after", "timestamp_before"])
+def test_moment_is_a_date_or_a_date_and_a_time(path: str, name: str) -> None:
+    parameters = served_schema()["paths"][path]["get"]["parameters"]
+    schema = next(item["schema"] for item in parameters if item["name"] == name)
+
+    assert [choice["format"] for choice in schema["anyOf"]] == ["date-time", "date"]

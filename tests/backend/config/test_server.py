@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -149,6 +150,7 @@ def test_server_refuses_what_is_no_http_in_json_and_closes(server: Server, reque
     assert answered == status
     assert headers["content-type"] == "application/json"
     assert headers["connection"] == "close"
+    assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
     assert list(json.loads(body)) == ["detail"]
 
 

@@ -1,5 +1,6 @@
 """The two probes, and the health check of the container, each of which can go red."""
 
+import re
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -28,6 +29,7 @@ def test_probe_is_answered_whatever_host_it_names(
 
     assert response.status_code == HTTPStatus.OK
     assert response.json() == body
+    assert re.fullmatch("[0-9a-f]{32}", response["X-Request-ID"])
 
 
 def test_healthz_needs_no_database(anonymous: APIClient, django_assert_num_queries: Any) -> None:
@@ -44,6 +46,7 @@ def assert_not_ready(response: Any) -> None:
     assert response.status_code == HTTPStatus.SERVICE_UNAVAILABLE
     assert response["Content-Type"] == "application/json"
     assert response["Retry-After"] == "5"
+    assert re.fullmatch("[0-9a-f]{32}", response["X-Request-ID"])
     assert response.json() == {"detail": "The service is not ready."}, "strangers learn nothing more"
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -10,13 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from accounts.models import User
 from config import upkeep
+from tests.backend.removal import while_removing
 from transactions import idempotency
 from transactions.models import IdempotencyRecord, Transaction
 from transactions.views import TransactionViewSet
@@ -320,6 +322,36 @@ def test_remove_expired_removes_what_is_older_than_a_day_and_counts_it(
     assert [item.key for item in IdempotencyRecord.objects.all()] == ["young"]
     assert Transaction.objects.count() == 5
     assert idempotency.remove_expired() == {"idempotency records": 0}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_key_that_is_used_anew_while_its_record_is_removed_records_once(as_alice: APIClient) -> None:
+    record(as_alice, "k")
+    IdempotencyRecord.objects.update(created_at=Now() - timedelta(hours=25))
+
+    anew = while_removing(idempotency.remove_expired, lambda: record(as_alice, "k", TEA))
+    again = record(as_alice, "k", TEA)
+
+    assert (again.content, again["Idempotency-Replayed"]) == (anew.content, "true")
+    assert Transaction.objects.filter(description="Tea").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_record_that_is_being_renewed_keeps_no_removal_waiting(as_alice: APIClient) -> None:
+    record(as_alice, "k")
+    IdempotencyRecord.objects.update(created_at=Now() - timedelta(hours=25))
+
+    def remove() -> dict[str, int]:
+        try:
+            return idempotency.remove_expired()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
+        anew = record(as_alice, "k", TEA)
+        assert other.submit(remove).result(timeout=10) == {"idempotency records": 0}
+
+    assert record(as_alice, "k", TEA).content == anew.content
 
 
 def test_closed_account_leaves_no_obstacle_in_its_records(as_alice: APIClient, alice: User) -> None:

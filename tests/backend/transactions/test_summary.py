@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -12,6 +13,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from transactions.models import LARGEST_AMOUNT, Transaction
+from transactions.summary import TOO_MANY
 
 SUMMARY = "/api/transactions/summary/"
 
@@ -127,3 +129,23 @@ def test_summary_is_one_statement(as_alice: APIClient, record: Record) -> None:
         as_alice.get(f"{SUMMARY}?search=x&amount_min=0")
 
     assert len(captured) == 2, [query["sql"] for query in captured]  # with the one that asks who is asking
+
+
+def test_summary_of_more_than_can_be_added_in_time_says_to_narrow_it(as_alice: APIClient, alice: User) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO transactions_transaction (user_id, amount, description)"
+            " SELECT %s, 1, 'x' FROM generate_series(1, 30000)",
+            [alice.pk],
+        )
+
+    def in_a_millisecond(execute: Callable[..., Any], statement: str, *rest: Any) -> Any:
+        if "SUM(" in statement:
+            execute("SET LOCAL statement_timeout = 1", None, *rest[1:])
+        return execute(statement, *rest)
+
+    with connection.execute_wrapper(in_a_millisecond):
+        answer = as_alice.get(SUMMARY)
+
+    assert (answer.status_code, answer.json()) == (HTTPStatus.BAD_REQUEST, {"detail": TOO_MANY})
+    assert "Retry-After" not in answer
