@@ -1105,6 +1105,7 @@ def example() -> str:
         "# Every variable of this stack. ./scripts/init copies this file to .env; set there what differs.",
         "# Made from backend/config/env.py by `python -m config.env`: edit that file, not this one.",
         "# Compose reads .env by itself; a process outside of it reads the file that ENV_FILE names.",
+        "# One NAME=value a line, nothing around it; in single quotes what holds a quote, a $, or a # after a space.",
     ]
     for variable in Environment.variables():
         lines += ["", f"# {variable.purpose}"]
@@ -1137,9 +1138,10 @@ def markdown() -> str:
         "# Configuration",
         "",
         _wrapped(
-            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line; secrets are files"
-            " under `secrets/`. `./scripts/up` checks both before it starts anything, and every process checks what it"
-            " reads; what is wrong is named in one message, without its value."
+            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line, in single quotes where"
+            " the value holds a quote, a `$`, or a `#` after a space; secrets are files under `secrets/`."
+            " `./scripts/up` checks both before it starts anything, and every process checks what it reads; what is wrong is"
+            " named in one message, without its value."
         ),
         "",
         "Made from `backend/config/env.py` by `python -m config.env --format markdown`: edit that file, not this one.",

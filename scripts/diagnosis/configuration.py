@@ -33,11 +33,9 @@ else:
 def variables(installation: Installation) -> Findings:
     """Look in .env for what nothing reads."""
     registry = installation.registry()
-    values, malformed = installation.dotenv()
+    values = installation.dotenv().values
     renamed = _renamed(installation)
     found = []
-    if malformed:
-        found.append(problem("variables.lines", f"These lines of .env set nothing: {', '.join(malformed)}.", EDIT))
     prefixes = tuple({f"{name.partition('_')[0]}_" for name in registry})
     for name in values:
         if name in registry or name.startswith(NOT_OURS):
@@ -87,17 +85,10 @@ def values(installation: Installation) -> Findings:
 
 def _of_the_files(installation: Installation) -> list[str]:
     """Return what is wrong with .env and secrets/, whatever runs, but for what ``variables`` finds."""
-    registry = installation.registry()
-    try:
-        malformed = {f"Line {number} " for number in installation.dotenv()[1]}
-    except NotSeen:
-        malformed = set()
     return [
         sentence
         for sentence in installation.refusals()
-        if not sentence.startswith(tuple(malformed))
-        and not re.match(r"\w+ is (?:unknown|now called \w+)\.", sentence)
-        and (sentence.split()[0] in registry or not sentence[0].isupper() or sentence.startswith("Line "))
+        if not re.match(r"\w+ is (?:unknown|now called \w+)\.", sentence)
     ]
 
 
@@ -130,7 +121,7 @@ def _mend(installation: Installation, name: str, sentence: str) -> str:
     """Return the command that leads to what ``sentence`` complains about."""
     if "scripts/init" in sentence and not name:
         return "./scripts/init"
-    if name and name in os.environ:
+    if name and name in os.environ and f"{name} in line " not in sentence:
         return f"unset {name} && {UP}"
     files = installation.registry()[name].files if name in installation.registry() else ()
     if not files or "no effect in .env" in sentence:

@@ -27,7 +27,7 @@ from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
 from scripts.diagnosis.findings import Findings, Level, NotSeen, ok, problem
-from scripts.diagnosis.installation import Container, Installation, read_dotenv, read_registry
+from scripts.diagnosis.installation import Container, Installation, read_registry
 from scripts.diagnosis.redaction import Redactor
 
 from config.env import Environment
@@ -275,13 +275,6 @@ def test_registry_is_read_as_it_is_declared() -> None:
         assert read[name].default == expected, name
 
 
-def test_dotenv_is_read_as_compose_reads_it() -> None:
-    read, malformed = read_dotenv("# note\nA=1\nexport B = two # note\nC='it # is'\nD=\n\nnonsense\nA=3\n")
-
-    assert read == {"A": "3", "B": "two", "C": "it # is", "D": ""}
-    assert malformed == ["7"]
-
-
 @pytest.mark.parametrize(
     ("line", "level", "says", "mended"),
     [
@@ -311,10 +304,10 @@ def test_unknown_variables_are_named_and_the_command_mends_them(
 def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_without_engine: str) -> None:
     (checkout / ".env").write_text("DJANGO_ALLOWED_HOSTS=localhost\nhunter2-secret\n")
 
-    found = findings(checkout, PATH=path_without_engine)["variables.lines"]
+    found = findings(checkout, PATH=path_without_engine)["values"]
 
     assert found["level"] == "problem"
-    assert ": 2." in found["message"]
+    assert found["message"] == "Line 2 of .env is not NAME=value. Mend or remove it."
     assert "hunter2" not in json.dumps(found)
 
 
@@ -325,7 +318,7 @@ def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_w
         ("UPKEEP_INTERVAL_SECONDS=nonsense", "Accepted: 1 to 86400."),
         ("DB_MEMORY_MB=0nonsense", "is not a whole number."),
         ("POSTGRES_HOST=nonsense", "has no effect in .env. Remove it"),
-        ("DJANGO_LOG_LEVEL=$nonsense", "Put the value into single quotes."),
+        ("DJANGO_LOG_LEVEL=$nonsense", "in single quotes a value that holds a quote, a $, or"),
     ],
 )
 def test_what_up_would_refuse_of_env_is_found_while_nothing_runs(

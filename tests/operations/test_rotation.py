@@ -242,6 +242,20 @@ def test_a_rotation_that_was_killed_is_ended_by_the_next(whole: Stack, secret: s
     assert kept[1:] == (old if secret == "jwt" else [])
 
 
+def test_nothing_is_rotated_while_a_lifetime_is_not_read_alike(stack: Stack) -> None:
+    env = stack.checkout / ".env"
+    before, keys = env.read_bytes(), lines(stack, FILES["jwt"])
+    env.write_bytes(before + b"\nexport JWT_REFRESH_LIFETIME_HOURS=720\n")
+    try:
+        refused = init(stack, "--rotate", "jwt", check=False)
+    finally:
+        env.write_bytes(before)
+
+    assert refused.returncode == 78
+    assert "JWT_REFRESH_LIFETIME_HOURS in line" in refused.stderr
+    assert lines(stack, FILES["jwt"]) == keys
+
+
 @pytest.mark.parametrize("secret", ["jwt", "django", "postgres"])
 def test_nothing_is_rotated_where_nothing_runs(stack: Stack, tmp_path: Path, secret: str) -> None:
     run("cp", "-r", *(str(stack.checkout / name) for name in ("scripts", "env.example")), str(tmp_path))

@@ -1,5 +1,6 @@
 """What is wrong with a configuration is said at once, all of it, without a value, and with what to do."""
 
+import json
 import os
 import re
 import shlex
@@ -144,6 +145,37 @@ def test_compose_without_an_env_file_names_the_command_that_makes_it(
 
     assert result.returncode != 0
     assert "run ./scripts/init first" in result.stderr
+
+
+LINES = {
+    "PLAIN": "a",
+    "EMPTY": "",
+    "SPACES": "a  b",
+    "SIGN": "a#b",
+    "ADDRESS": "https://a.example/#/b/{uid}",
+    "ALL": "\u00e9!`%^&*()[]<>|;:?/+~=",
+    "SINGLE": "'a # $b \"c\"'",
+    "DOUBLE": '"it\'s # a"',
+    "NOTHING": "''",
+}
+"""As in tests/deployment/test_env_lines.py, which has what else reads them."""
+
+
+def test_compose_reads_a_plain_line_as_the_scripts_do(checkout: Path, tmp_path: Path) -> None:
+    names = "".join(f"      {name}:\n" for name in LINES)
+    (tmp_path / "docker-compose.yml").write_text(f"services:\n  a:\n    image: b\n    environment:\n{names}")
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in LINES.items()), encoding="utf-8")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(checkout / "scripts/lib.sh", tmp_path / "scripts")
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
+
+    told = run("docker", "compose", "config", "--format", "json", cwd=tmp_path, env=known).stdout
+    ask = 'source scripts/lib.sh; for name in "$@"; do setting "$name" ""; done'
+    asked = run("bash", "-c", ask, "bash", *LINES, cwd=tmp_path, env=known).stdout
+
+    given = {name: value.replace("$$", "$") for name, value in json.loads(told)["services"]["a"]["environment"].items()}
+    assert given == {name: value[1:-1] if value[:1] in {"'", '"'} else value for name, value in LINES.items()}
+    assert asked == "".join(f"{given[name]}\n" for name in LINES)
 
 
 def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
