@@ -46,8 +46,9 @@ OF_OTHERS: Final = re.compile(
     r"|WATCHMAN_TIMEOUT|SUPERUSER_[A-Z_]+)"  # Django's own
     r"|GUNICORN_CMD_ARGS"  # Gunicorn's own, which config.serve takes away
     r"|POSTGRES_SECRETS"  # scripts/embedded-postgres
+    r"|HTTPS?_PROXY"  # whatever fetches something
 )
-"""Names under ``PREFIXES`` that somebody else reads."""
+"""Names that begin like those of variables, and that somebody else reads."""
 
 T = TypeVar("T")
 
@@ -1140,8 +1141,8 @@ def markdown() -> str:
         _wrapped(
             "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line, in single quotes where"
             " the value holds a quote, a `$`, or a `#` after a space; secrets are files under `secrets/`."
-            " `./scripts/up` checks both before it starts anything, and every process checks what it reads; what is wrong is"
-            " named in one message, without its value."
+            " `./scripts/up` checks both before it starts anything, and every process checks what it reads; what is"
+            " wrong is named in one message, without its value."
         ),
         "",
         "Made from `backend/config/env.py` by `python -m config.env --format markdown`: edit that file, not this one.",

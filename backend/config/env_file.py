@@ -8,13 +8,12 @@ need nothing but Python's standard library. The values are checked too, also tho
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from config.env import (
     EX_CONFIG,
-    PREFIXES,
     ConfigurationError,
     Environment,
     InvalidError,
@@ -24,7 +23,12 @@ from config.env import (
     surroundings,
 )
 
-PREFIXES_OF_THE_STACK = (*PREFIXES, "NGINX_", "UPKEEP_", "BACKEND_", "DB_")
+PREFIXES_OF_OTHERS = {"DEBIAN_", "PYTHON_"}
+"""Debian and Python have variables of their own, which somebody may set for an override."""
+
+PREFIXES_OF_THE_STACK = tuple(
+    {f"{variable.name.partition('_')[0]}_" for variable in Environment.variables()} - PREFIXES_OF_OTHERS
+)
 SIMILAR = 0.85
 """How like a variable a name without these prefixes must be to count as a slip; others may be for an override."""
 
@@ -82,7 +86,7 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
     containers is refused.
     """
     given, refused, problems = parse(text)
-    problems += strangers(given, prefixes=PREFIXES_OF_THE_STACK, similar=SIMILAR)
+    problems += unknown(given)
     source = {**given, **around}
     checked: dict[str, str] = {}
     variables = []
@@ -105,6 +109,11 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
     if secrets and not any(problem.startswith(f"{Environment.DATABASE_URL.name} ") for problem in problems):
         problems += _addresses(secrets)
     return problems
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Return what is wrong with the names that no variable has, where they look as if one had them."""
+    return strangers(names, prefixes=PREFIXES_OF_THE_STACK, similar=SIMILAR)
 
 
 def _of_another_file(variable: Variable[Any], path: Path) -> list[str]:

@@ -10,6 +10,9 @@ import time
 from difflib import get_close_matches
 from pathlib import Path
 
+from config.env import OF_OTHERS, Environment
+from config.env_file import unknown
+
 from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, warning
 from scripts.diagnosis.installation import UP, Installation, unescaped
 
@@ -34,12 +37,13 @@ def variables(installation: Installation) -> Findings:
     """Look in .env for what nothing reads."""
     registry = installation.registry()
     values = installation.dotenv().values
-    renamed = _renamed(installation)
+    renamed = Environment.renamed
     found = []
-    prefixes = tuple({f"{name.partition('_')[0]}_" for name in registry})
     for name in values:
-        if name in registry or name.startswith(NOT_OURS):
+        if name in registry or name.startswith(NOT_OURS) or OF_OTHERS.fullmatch(name):
             continue
+        # ./scripts/up refuses what looks like a slip; the rest may be for an override.
+        judge = problem if unknown([name]) else warning
         rename = f"sed -i 's/^{re.escape(name)}=/{{}}=/' .env && {UP}"
         remove = f"sed -i '/^{re.escape(name)}=/d' .env"
         if name in renamed:
@@ -50,20 +54,11 @@ def variables(installation: Installation) -> Findings:
         near = get_close_matches(name, [known for known in registry if known not in values], n=1, cutoff=0.75)
         if near:
             message = f".env sets {name}, which nothing reads. Did you mean {near[0]}?"
-            found.append(problem(f"variables.{name}", message, rename.format(near[0])))
+            found.append(judge(f"variables.{name}", message, rename.format(near[0])))
             continue
         message = f".env sets {name}, which nothing reads."
-        found.append((problem if name.startswith(prefixes) else warning)(f"variables.{name}", message, remove))
+        found.append(judge(f"variables.{name}", message, remove))
     yield from found or [ok("variables", "Everything that .env sets is declared in env.example.")]
-
-
-def _renamed(installation: Installation) -> dict[str, str]:
-    """Return the names that variables had before, with those of now."""
-    try:
-        sentences = installation.refusals()
-    except NotSeen:
-        return {}
-    return dict(re.findall(r"(?m)^(\w+) is now called (\w+)\.", "\n".join(sentences)))
 
 
 def values(installation: Installation) -> Findings:

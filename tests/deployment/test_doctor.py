@@ -281,6 +281,8 @@ def test_registry_is_read_as_it_is_declared() -> None:
         ("HTTP_PROT=8081", "problem", "Did you mean HTTP_PORT?", "HTTP_PORT=8081"),
         ("DJANGO_ALOWED_ORIGINS=x", "problem", "which nothing reads.", None),
         ("COLOUR=blue", "warning", "which nothing reads.", None),
+        ("TLS_CERT=x", "problem", "Did you mean TLS_CERT_FILE?", "TLS_CERT_FILE=x"),
+        ("HTTPS_ENABLED=true", "problem", "which nothing reads.", None),
     ],
 )
 def test_unknown_variables_are_named_and_the_command_mends_them(
@@ -299,6 +301,23 @@ def test_unknown_variables_are_named_and_the_command_mends_them(
     assert line not in after
     assert mended is None or mended in after
     assert findings(checkout, PATH=path_without_engine)["variables"]["level"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TLS_CERT", "HTTPS_ENABLED", "WEB_CONCURENCY", "HTTPPORT", "HTTP_PROXY", "DEBIAN_FRONTEND", "MY_PORT"),
+        *("PYTHON_IMG", "COMPOSE_FILES", "DJANGO_SETTINGS_MODULE", "RELEASES"),
+    ],
+)
+def test_the_doctor_and_up_refuse_the_same_names(checkout: Path, name: str) -> None:
+    (checkout / ".env").write_text(f"DJANGO_ALLOWED_HOSTS=localhost\n{name}=x\n")
+    installation = Installation(checkout)
+    asked = installation.refusals()
+
+    found = {item.id: item.level for item in configuration.variables(installation)}
+
+    assert [found.get(f"variables.{name}") == Level.PROBLEM] == [any(item.startswith(f"{name} ") for item in asked)]
 
 
 def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_without_engine: str) -> None:

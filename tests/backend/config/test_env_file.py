@@ -133,6 +133,11 @@ def test_values_that_contradict_each_other_are_named() -> None:
         ("HTTPPORT", "HTTP_PORT"),
         ("WEB_CONCURENCY", "WEB_CONCURRENCY"),
         ("BIND_ADRESS", "BIND_ADDRESS"),
+        ("BIND_ADDR", "BIND_ADDRESS"),
+        ("HTTPS_PORTS", "HTTPS_PORT"),
+        ("TLS_CERT", "TLS_CERT_FILE"),
+        ("TLS_CERTIFICATE_FILE", "TLS_CERT_FILE"),
+        ("PYTHON_IMG", "PYTHON_IMAGE"),
     ],
 )
 def test_name_that_was_mistyped_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
@@ -141,7 +146,22 @@ def test_name_that_was_mistyped_is_named_with_the_one_that_was_meant(name: str, 
     assert problem.startswith(f"{name} is unknown. Did you mean {meant}? ")
 
 
-@pytest.mark.parametrize("name", ["COMPOSE_PROJECT_NAME", "DOCKER_HOST", "TZ", "MY_OWN", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    "name", ["TLS_KEY", "TLS_CERT_PATH", "TLS_ENABLED", "HTTPS_ENABLED", "RELEASE_NAME", "WEB_THREADS"]
+)
+def test_name_that_begins_like_a_variable_is_refused(name: str) -> None:
+    (problem,) = problems(f"{SOUND}{name}={CANARY}\n")
+
+    assert problem.startswith(f"{name} is unknown. ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("COMPOSE_PROJECT_NAME", "DOCKER_HOST", "TZ", "MY_OWN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"),
+        *("PYTHONPATH", "PYTHON_CPU_COUNT", "DEBIAN_FRONTEND"),
+    ],
+)
 def test_name_of_something_else_is_left_alone(name: str) -> None:
     assert problems(f"{SOUND}{name}=x\n") == []
 
