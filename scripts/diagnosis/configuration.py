@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import ssl
+import stat
 import time
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +15,9 @@ from pathlib import Path
 from config.env import OF_OTHERS, Environment
 from config.env_file import unknown
 
-from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, warning
+from scripts.diagnosis.findings import Finding, Findings, Level, NotSeen, listed, ok, problem, warning
 from scripts.diagnosis.installation import UP, Installation, unescaped
+from scripts.diagnosis.proxy import door
 
 EDIT = f"${{EDITOR:-vi}} .env && {UP}"
 
@@ -134,6 +137,9 @@ def _mend(installation: Installation, name: str, sentence: str) -> str:
 
 DAY = 86_400
 EXPIRY_DAYS = 14
+NGINX_USER = 101
+"""Of its image; nginx/entrypoint.sh says the same of a file that it cannot read."""
+SERVED_WITHIN_SECONDS = 60
 
 
 def certificate(installation: Installation) -> Findings:
@@ -149,7 +155,35 @@ def certificate(installation: Installation) -> Findings:
         except OSError as error:
             yield problem("certificate", f"{name} cannot be read: {error.strerror}.", EDIT)
             return
-    yield from judge_certificate(*files, installation.setting("DJANGO_ALLOWED_HOSTS"), time.time())
+        about = path.stat()
+        if not about.st_mode & (stat.S_IRUSR if about.st_uid == NGINX_USER else stat.S_IROTH):
+            message = (
+                f"{name} cannot be read by nginx, which is user {NGINX_USER}: it goes on with the pair that it has."
+            )
+            yield problem("certificate", message, f"chmod 0644 {shlex.quote(str(path))}")
+            return
+    judged = list(judge_certificate(*files, installation.setting("DJANGO_ALLOWED_HOSTS"), time.time()))
+    yield from judged
+    if not any(finding.level is Level.PROBLEM for finding in judged):
+        yield from _served(installation, *files)
+
+
+def _served(installation: Installation, *files: Path) -> Findings:
+    """Compare the certificate of the files with the one that is shown to clients."""
+    if time.time() - max(path.stat().st_mtime for path in files) < SERVED_WITHIN_SECONDS:
+        return
+    try:
+        shown = door(installation).certificate()
+        lasts, *_until = installation.execute(
+            installation.one_of("nginx"), "/entrypoint.sh", "--certificate"
+        ).stdout.split()
+    except (NotSeen, OSError, ValueError):
+        return  # whether anything answers is another question
+    (own, *_others) = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", files[0].read_text(), re.S)
+    if shown != ssl.PEM_cert_to_DER_cert(own):
+        message = f"nginx serves another certificate than that of TLS_CERT_FILE; it lasts {lasts} more days."
+        mend = "docker compose exec nginx /entrypoint.sh --test && docker compose restart nginx"
+        yield problem("certificate.served", message, mend)
 
 
 def judge_certificate(certificate_file: Path, key_file: Path, hosts: str, now: float) -> Findings:
