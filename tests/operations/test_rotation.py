@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.operations.test_doctor import examine, wrong
 from tests.stack.containers import Result, Stack, run
 from tests.stack.load import Load
 from tests.stack.people import Person, connect, unique
@@ -52,6 +53,7 @@ def whole(stack: Stack) -> Iterator[Stack]:
     stack.compose("up", "--detach", "--no-build", "--wait")
     assert set(stack.containers("backend")) == set(after)
     assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
+    assert wrong(examine(stack)) == {}
 
 
 def accepts(stack: Stack, role: str, password: str) -> bool:
