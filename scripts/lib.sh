@@ -387,6 +387,7 @@ url() {
   local scheme=http bind port
   bind=$(setting BIND_ADDRESS 127.0.0.1) && port=$(setting HTTP_PORT 8080) || return
   [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
+  [[ $bind != "[::]" ]] || bind="[::1]"
   if has_tls; then
     scheme=https
     port=$(setting HTTPS_PORT 8443) || return

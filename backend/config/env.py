@@ -176,7 +176,16 @@ def text(pattern: str) -> Callable[[str], str]:
     return parse
 
 
-image_tag: Final = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+IMAGE_NAME: Final = (
+    r"(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?/)?"  # a registry
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+)
+"""https://pkg.go.dev/github.com/distribution/reference, as far as an engine takes it."""
+
+IMAGE_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+image_name: Final = text(IMAGE_NAME)
+image_tag: Final = text(IMAGE_TAG)
+image: Final = text(rf"{IMAGE_NAME}(?::{IMAGE_TAG})?(?:@sha256:[0-9a-f]{{64}})?")
 path_of_file: Final = text(r"/[^\s:]+/[^\s:/]+")
 """Absolute, in a folder of its own."""
 
@@ -243,6 +252,18 @@ def networks(raw: str) -> list[str]:
     except ValueError:
         raise InvalidError("contains an item that is no address or network") from None
     return found
+
+
+def address_of_host(raw: str) -> str:
+    """Accept an address as Compose takes it before a port."""
+    try:
+        if raw.startswith("[") and raw.endswith("]") and "%" not in raw:
+            ipaddress.IPv6Address(raw[1:-1])
+        else:
+            ipaddress.IPv4Address(raw)
+    except ValueError:
+        raise InvalidError("is no address") from None
+    return raw
 
 
 def endpoint(raw: str) -> str:
@@ -669,7 +690,8 @@ class Environment:
     )
     POSTGRES_PREPARED_STATEMENTS_ENABLED = Variable(
         "Whether the statements of the busiest endpoints are parsed and planned once for each connection. Switch it off"
-        " behind a pooler that hands connections over after each transaction and does not know prepared statements.",
+        " behind a pooler that does not know prepared statements. A pooler must keep sessions in any case: migrations"
+        " and upkeep hold locks in theirs, and end with status 78 where it does not.",
         parse=flag,
         accepts="true or false",
         default="true",
@@ -808,8 +830,8 @@ class Environment:
 
     BIND_ADDRESS = Variable(
         "The address of this host on which the API is published; 0.0.0.0 is every address.",
-        parse=text(r"[0-9A-Fa-f.:\[\]]+"),
-        accepts="an address",
+        parse=address_of_host,
+        accepts="an IPv4 address, or an IPv6 address in brackets",
         default="127.0.0.1",
         readers=("compose", "scripts"),
     )
@@ -852,42 +874,42 @@ class Environment:
     )
     BACKEND_IMAGE = Variable(
         "The name of the backend image, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-backend",
         readers=("compose",),
     )
     NGINX_PROXY_IMAGE = Variable(
         "The name of the image that is nginx with this release's configuration and static files, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-nginx",
         readers=("compose",),
     )
     DB_IMAGE = Variable(
         "The name of the image that is PostgreSQL with this stack's roles, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-db",
         readers=("compose",),
     )
     PYTHON_IMAGE = Variable(
         "The image that the backend is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an image of Python 3.14 on Debian",
         default="python:3.14-slim-trixie",
         readers=("compose",),
     )
     POSTGRES_IMAGE = Variable(
         "The image that the database is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an image of PostgreSQL 18 on Debian",
         default="postgres:18-trixie",
         readers=("compose",),
     )
     NGINX_IMAGE = Variable(
         "The image that nginx is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an unprivileged image of nginx 1.29.8 or newer",
         default="nginxinc/nginx-unprivileged:1.30",
         readers=("compose",),
@@ -917,8 +939,9 @@ class Environment:
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
-        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh, a registry.",
-        parse=text(r"\S+"),
+        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh, a registry, a"
+        " pooler.",
+        parse=image,
         accepts="an image of Debian",
         default="debian:trixie-slim",
         readers=("scripts",),

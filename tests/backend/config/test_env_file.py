@@ -92,7 +92,9 @@ def test_example_with_every_default_spelled_out_is_accepted(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "bad", ["", CANARY + " *", f'"{CANARY}\\n*"', f"${CANARY}", f'"${{{CANARY}}}"'], ids=["", "x", "\\n", "$", "${"]
+    "bad",
+    ["", CANARY + " *", CANARY + "*", f'"{CANARY}\\n*"', f"${CANARY}", f'"${{{CANARY}}}"'],
+    ids=["", "x", "*", "\\n", "$", "${"],
 )
 @pytest.mark.parametrize("variable", SET_IN_FILE, ids=named)
 def test_bad_value_of_any_variable_is_named_and_not_shown(variable: Variable[Any], bad: str) -> None:
@@ -101,6 +103,48 @@ def test_bad_value_of_any_variable_is_named_and_not_shown(variable: Variable[Any
     (problem,) = problems("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     assert problem.startswith(f"{variable.name} ")
+
+
+IMAGES = ["PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "DEBIAN_IMAGE"]
+NAMES_OF_IMAGES = ["BACKEND_IMAGE", "NGINX_PROXY_IMAGE", "DB_IMAGE"]
+A_NAME = ["a", "a/b__c-d.e", "registry.example.com/a", "localhost:5000/a/b", "[::1]:5000/a"]
+
+
+@pytest.mark.parametrize("value", [*A_NAME, "a:1", "standin/a:3.14", "h:5000/a:1@sha256:" + "0" * 64])
+@pytest.mark.parametrize("name", IMAGES)
+def test_image_is_accepted_as_the_engine_takes_it(name: str, value: str) -> None:
+    assert problems(f"{SOUND}{name}={value}\n") == []
+
+
+@pytest.mark.parametrize("value", ["???", "a:b:c", "A", "a b", "a/", "/a", "a:", "a@sha256:1", "-a", "a//b", "a..b"])
+@pytest.mark.parametrize("name", [*IMAGES, *NAMES_OF_IMAGES])
+def test_what_is_no_image_is_refused(name: str, value: str) -> None:
+    (problem,) = problems(f"{SOUND}{name}={value}\n")
+
+    assert problem.startswith(f"{name} is malformed.")
+
+
+@pytest.mark.parametrize("value", A_NAME)
+@pytest.mark.parametrize("name", NAMES_OF_IMAGES)
+def test_name_of_an_image_has_no_tag(name: str, value: str) -> None:
+    assert problems(f"{SOUND}{name}={value}\n") == []
+    assert problems(f"{SOUND}{name}={value}:1\n")[0].startswith(f"{name} is malformed.")
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        *((good, True) for good in ("127.0.0.1", "0.0.0.0", "192.0.2.7", "[::]", "[::1]", "[2001:db8::7]")),  # noqa: S104 # read
+        *(
+            (bad, False)
+            for bad in (":::", "999.1.1.1", "::1", "1.2.3", "[127.0.0.1]", "[fe80::1%0]", "localhost", "[]")
+        ),
+    ],
+)
+def test_address_to_publish_on_is_one_that_compose_takes(value: str, accepted: bool) -> None:
+    assert [item.split(".")[0] for item in problems(f"{SOUND}BIND_ADDRESS={value}\n")] == (
+        [] if accepted else ["BIND_ADDRESS is no address"]
+    )
 
 
 def test_required_variable_that_is_missing_is_named() -> None:
