@@ -556,6 +556,24 @@ def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, le
     assert "= 26 connections" in found.message
 
 
+@pytest.mark.parametrize(
+    ("available", "beside", "mend"),
+    [(42, 2, None), (41, 2, "POSTGRES_MAX_CONNECTIONS=42"), (34, 1, None), (33, 1, "POSTGRES_MAX_CONNECTIONS=34")],
+)
+def test_room_for_the_second_set_of_backends_of_a_deployment_is_judged(
+    checkout: Path, available: int, beside: int, mend: str | None
+) -> None:
+    (checkout / ".env").write_text("POSTGRES_MAX_CONNECTIONS=30\n")
+    found = list(
+        database.judge_deployment(
+            Installation(checkout), workers=2, beside=beside, threads=4, replicas=2, reserved=10, available=available
+        )
+    )
+
+    assert [(item.id, item.level) for item in found] == [("connections.deployment", "warning")] * bool(mend)
+    assert all(mend in item.mend for item in found if mend)
+
+
 def test_a_server_of_somebody_else_is_not_told_to_accept_more(checkout: Path) -> None:
     def judged(*, ours: bool) -> str:
         return database.judge_arithmetic(
@@ -986,17 +1004,25 @@ def test_archive_holds_no_secret_of_the_files(checkout: Path, path_without_engin
         (checkout / "secrets" / name).write_text(f"{value}\n")
     with (checkout / ".env").open("a") as file:
         file.write("DB_PASWORD=canary-typo\nDATABASE_URL=postgres://u:canary-url@db/x\nNGINX_AUTH_RATE=31r/m\n")
+        file.write("export MY_OWN='canary-refused' # why\n")
+    of_the_shell = {"POSTGRES_PASSWORD": "canary-of-the-shell", "MY_API_TOKEN": "canary-of-another"}
     log = checkout / "var/embedded/log"
     log.parent.mkdir(parents=True)
     log.write_text(
         "\n".join([*canaries.values(), "canary@pass/word", "Bearer canary-bearer-token", "kept line"]) + "\n"
     )
+    told = "\n".join([*canaries.values(), *of_the_shell.values(), "canary-refused", "kept line"]) + "\n"
+    (checkout / "var/log").mkdir()
+    for name in ("log/up-building-the-images.log", "log/deploy-step.log", "releases.log"):
+        (checkout / "var" / name).write_text(told)
 
-    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine)
+    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine, **of_the_shell)
 
     files = unpacked(checkout.parent / "it.tar.gz")
     assert done.returncode == 0, done.stderr
-    assert "kept line" in files["logs/var-embedded-log"]
+    logs = ("embedded-log", "log-up-building-the-images.log", "log-deploy-step.log")
+    for name in (*(f"logs/var-{log}" for log in logs), "releases.log"):
+        assert "kept line" in files[name], name
     assert json.loads(files["variables.json"])["NGINX_AUTH_RATE"] == "31r/m"
     for name, text in files.items():
         assert "canary" not in text.lower(), name
