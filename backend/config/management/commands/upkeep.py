@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from accounts.mail import deliver_due
 from config.env import EX_CONFIG, ConfigurationError, Environment, InvalidError, whole
 from config.errors import DATABASE_ERRORS, log_database_error
+from config.locks import require_session
 from config.upkeep import stopping
 
 UPKEEP_LOCK = 7_262_002
@@ -130,6 +131,7 @@ def _shielded(path: str, job: Callable[[], dict[str, int]]) -> dict[str, int] | 
 @contextmanager
 def _lock() -> Iterator[bool]:
     """Hold the lock, unless another process has it; it ends with the connection, however that ends."""
+    require_session()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [UPKEEP_LOCK])
         alone = bool(cursor.fetchone()[0])
