@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.containers import Result, Stack, run
+from tests.stack.containers import Container, Result, Stack, docker, run
+from tests.stack.people import unique
 
 CONFIGURATION_ERROR = 78
 """EX_CONFIG of sysexits.h."""
 
 AT_ONCE_SECONDS = 5
+CRASHES_SECONDS = 60
 
 CANARY = "c4n4ry"
 """Part of every bad value; no message may repeat it."""
@@ -184,12 +186,37 @@ def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
     assert "-run-" not in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout
 
 
+def test_a_backend_that_refuses_is_started_again_ever_more_seldom_and_floods_no_log(stack: Stack) -> None:
+    backend = stack.container("backend").inspect()
+    policy, log = (backend["HostConfig"][name] for name in ("RestartPolicy", "LogConfig"))
+    name = unique(f"{stack.name()}-own")
+    bounds = [option for key, value in log["Config"].items() for option in ("--log-opt", f"{key}={value}")]
+    docker(
+        *("run", "--detach", "--name", name, "--restart", policy["Name"], "--log-driver", log["Type"], *bounds),
+        *("--read-only", "--network", "none", "--env", f"GUNICORN_THREADS={CANARY}", backend["Image"]),
+    )
+    try:
+        time.sleep(CRASHES_SECONDS)
+        about = Container(name).inspect()
+        said = docker("logs", name)
+    finally:
+        docker("rm", "--force", name)
+    lines = (said.stdout + said.stderr).splitlines()
+
+    assert policy["Name"] == "unless-stopped"
+    # Docker waits 0.1 s before the first time and twice as long before each further one.
+    assert 2 <= about["RestartCount"] <= 10
+    starts = [line for line in lines if "The configuration has " in line]
+    assert 2 <= len(starts) <= about["RestartCount"] + 1
+    assert len(lines) <= 15 * (about["RestartCount"] + 1)
+    assert bounds, "nothing bounds the log"
+
+
 # Every variable, one kind of mistake at a time ------------------------------------------------------------------------
 
 MISTAKES = {
     "empty": "",
     "garbage": f"{CANARY} *",
-    "newline": f"{CANARY}\n*",
     "dollar": f"${CANARY}",
 }
 
@@ -227,6 +254,23 @@ def test_every_variable_with_the_same_mistake_is_named(
     result, seconds = start(stack, service, dict.fromkeys(names, MISTAKES[mistake]))
 
     assert_refused(result, seconds, set(names))
+
+
+LISTS = {"DJANGO_ALLOWED_HOSTS", "NGINX_TRUSTED_PROXIES"}
+"""Around an item of these a newline is a space like any other."""
+
+
+@pytest.mark.parametrize("service", [*APPLICATION, "nginx"])
+def test_every_variable_that_ends_with_a_newline_is_named(service: str, stack: Stack, checkout: Path) -> None:
+    values = dict(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=(.+)$", example(checkout)))
+    names = [name for name in read_by(checkout, service) if name in values and name not in LISTS]
+    assert len(names) > 5
+
+    accepted, _ = start(stack, "nginx", {name: f"{values[name]}\n" for name in LISTS}, "--test")
+    refused, seconds = start(stack, service, {name: f"{values[name]}\n" for name in names})
+
+    assert accepted.returncode == 0, accepted.stderr
+    assert_refused(refused, seconds, set(names))
 
 
 SECRETS = ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD"]
