@@ -262,9 +262,11 @@ WATCHERS = "for pid in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' <$pid/cmdline)\" != '
 
 def test_doctor_finds_that_nginx_serves_another_certificate_than_the_files_hold(original: Secure) -> None:
     nginx = original.stack.container("nginx")
-    # Of the two processes of the entry point the one that looks for a new certificate came later.
-    *_, watcher = sorted(map(int, nginx.execute("sh", "-c", WATCHERS.format("bash /entrypoint.sh ")).stdout.split()))
-    nginx.execute("kill", "-KILL", str(watcher))
+    # Of the processes of the entry point those that look for a new certificate came later.
+    _main, *watchers = sorted(
+        map(int, nginx.execute("sh", "-c", WATCHERS.format("bash /entrypoint.sh ")).stdout.split())
+    )
+    nginx.execute("bash", "-c", 'kill -KILL "$@"', "bash", *map(str, watchers))
     original.files.write(new := original.authority.sign(ends=timedelta(days=90)))
     for file in (original.files.certificate, original.files.key):
         os.utime(file, (time.time() - 2 * SERVED_WITHIN_SECONDS,) * 2)
