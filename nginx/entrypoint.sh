@@ -75,6 +75,7 @@ readonly SUBSTITUTED='
 
 complaints=()
 tls=false
+pair_seen=
 
 usage() {
   sed -n '2,${/^#/!q; s/^# \{0,1\}//; p}' "$0"
@@ -175,6 +176,8 @@ check_tls() {
   ((${#complaints[@]} == before)) || return 0
   tls=true
   NGINX_HTTP_ANSWERS=snippets/redirect-to-https.conf
+  # Before the copy is made: what is replaced from now on is another pair.
+  pair_seen=$(fingerprint)
   check_pair
 }
 
@@ -272,8 +275,7 @@ serve_pair() { mv "$PAIR" "$TLS/pair.pem"; }
 # watch_pair MASTER: for as long as that process is there. A pair that is refused is said once, not three times a minute.
 watch_pair() {
   set +e
-  local seen now refused=''
-  seen=$(fingerprint)
+  local seen=$pair_seen now refused=''
   while sleep "$TLS_CHECK_SECONDS" && kill -0 "$1" 2>/dev/null; do
     now=$(fingerprint)
     [[ $now != "$seen" ]] || continue

@@ -255,10 +255,24 @@ while True:
 PYTHON
 }
 
-# setting NAME DEFAULT: the value of a variable from the environment, .env, or the default.
+# setting NAME DEFAULT: the value of a variable from the environment, .env, or the default. A line that not everything
+# reads alike is refused here too, by the patterns of backend/config/env_file.py: a wrong value may cost more than none.
 setting() {
-  local value=${!1-}
-  [[ -n $value || ! -e .env ]] || value=$(sed -nE "s/^$1=([\"']?)(.*)\1\$/\2/p" .env | tail -n 1)
+  local value=${!1-} text line last='' number=0 at=0
+  local word="[^[:space:]'\"\$\\#][^[:space:]'\"\$\\]*"
+  local plain="^$1=(($word([[:space:]]+$word)*)?|'([^'\\]*)'|\"([^\"\$\\]*)\")\$"
+  if [[ -z ${!1+set} && -e .env ]]; then
+    text=$(cat .env) || die ".env cannot be read" "run this as its owner"
+    while IFS= read -r line; do
+      number=$((number + 1))
+      [[ ! $line =~ ^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*[=:] ]] || last=$line at=$number
+    done <<<"$text"
+    if ((at)); then
+      [[ $last =~ $plain ]] || die "$1 in line $at of .env is written in a way that not everything reads alike" \
+        "write $1=value, with nothing before the name, around the = or after the value; './scripts/doctor' says more"
+      value=${BASH_REMATCH[2]}${BASH_REMATCH[4]}${BASH_REMATCH[5]}
+    fi
+  fi
   printf '%s\n' "${value:-$2}"
 }
 
@@ -314,7 +328,9 @@ take_deploy_lock() {
 
 # containers_of SERVICE [DOCKER-OPTION...]: the ids of those that run; with --all of the others too.
 containers_of() {
-  docker ps --quiet --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME transactions)" \
+  local project
+  project=$(setting COMPOSE_PROJECT_NAME transactions) || return
+  docker ps --quiet --filter "label=com.docker.compose.project=$project" \
     --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False "${@:2}"
 }
 
@@ -361,23 +377,28 @@ embedded_runs() {
 }
 
 # Where the API is published, and how a client on this host reaches it.
-address() { printf '%s:%s\n' "$(setting BIND_ADDRESS 127.0.0.1)" "$(setting HTTP_PORT 8080)"; }
+address() {
+  local bind port
+  bind=$(setting BIND_ADDRESS 127.0.0.1) && port=$(setting HTTP_PORT 8080) || return
+  printf '%s:%s\n' "$bind" "$port"
+}
 
 url() {
-  local bind
-  bind=$(setting BIND_ADDRESS 127.0.0.1)
+  local scheme=http bind port
+  bind=$(setting BIND_ADDRESS 127.0.0.1) && port=$(setting HTTP_PORT 8080) || return
   [[ $bind != 0.0.0.0 ]] || bind=127.0.0.1
+  [[ $bind != "[::]" ]] || bind="[::1]"
   if has_tls; then
-    printf 'https://%s:%s\n' "$bind" "$(setting HTTPS_PORT 8443)"
-  else
-    printf 'http://%s:%s\n' "$bind" "$(setting HTTP_PORT 8080)"
+    scheme=https
+    port=$(setting HTTPS_PORT 8443) || return
   fi
+  printf '%s://%s:%s\n' "$scheme" "$bind" "$port"
 }
 
 # A name that nginx answers to.
 a_host() {
   local hosts
-  hosts=$(setting DJANGO_ALLOWED_HOSTS localhost)
+  hosts=$(setting DJANGO_ALLOWED_HOSTS localhost) || return
   hosts=${hosts%%,*}
   printf '%s\n' "${hosts#.}"
 }

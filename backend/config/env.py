@@ -46,8 +46,9 @@ OF_OTHERS: Final = re.compile(
     r"|WATCHMAN_TIMEOUT|SUPERUSER_[A-Z_]+)"  # Django's own
     r"|GUNICORN_CMD_ARGS"  # Gunicorn's own, which config.serve takes away
     r"|POSTGRES_SECRETS"  # scripts/embedded-postgres
+    r"|HTTPS?_PROXY"  # whatever fetches something
 )
-"""Names under ``PREFIXES`` that somebody else reads."""
+"""Names that begin like those of variables, and that somebody else reads."""
 
 T = TypeVar("T")
 
@@ -175,7 +176,16 @@ def text(pattern: str) -> Callable[[str], str]:
     return parse
 
 
-image_tag: Final = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+IMAGE_NAME: Final = (
+    r"(?:(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?/)?"  # a registry
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+)
+"""https://pkg.go.dev/github.com/distribution/reference, as far as an engine takes it."""
+
+IMAGE_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+image_name: Final = text(IMAGE_NAME)
+image_tag: Final = text(IMAGE_TAG)
+image: Final = text(rf"{IMAGE_NAME}(?::{IMAGE_TAG})?(?:@sha256:[0-9a-f]{{64}})?")
 path_of_file: Final = text(r"/[^\s:]+/[^\s:/]+")
 """Absolute, in a folder of its own."""
 
@@ -242,6 +252,18 @@ def networks(raw: str) -> list[str]:
     except ValueError:
         raise InvalidError("contains an item that is no address or network") from None
     return found
+
+
+def address_of_host(raw: str) -> str:
+    """Accept an address as Compose takes it before a port."""
+    try:
+        if raw.startswith("[") and raw.endswith("]") and "%" not in raw:
+            ipaddress.IPv6Address(raw[1:-1])
+        else:
+            ipaddress.IPv4Address(raw)
+    except ValueError:
+        raise InvalidError("is no address") from None
+    return raw
 
 
 def endpoint(raw: str) -> str:
@@ -668,7 +690,8 @@ class Environment:
     )
     POSTGRES_PREPARED_STATEMENTS_ENABLED = Variable(
         "Whether the statements of the busiest endpoints are parsed and planned once for each connection. Switch it off"
-        " behind a pooler that hands connections over after each transaction and does not know prepared statements.",
+        " behind a pooler that does not know prepared statements. A pooler must keep sessions in any case: migrations"
+        " and upkeep hold locks in theirs, and end with status 78 where it does not.",
         parse=flag,
         accepts="true or false",
         default="true",
@@ -807,8 +830,8 @@ class Environment:
 
     BIND_ADDRESS = Variable(
         "The address of this host on which the API is published; 0.0.0.0 is every address.",
-        parse=text(r"[0-9A-Fa-f.:\[\]]+"),
-        accepts="an address",
+        parse=address_of_host,
+        accepts="an IPv4 address, or an IPv6 address in brackets",
         default="127.0.0.1",
         readers=("compose", "scripts"),
     )
@@ -851,42 +874,42 @@ class Environment:
     )
     BACKEND_IMAGE = Variable(
         "The name of the backend image, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-backend",
         readers=("compose",),
     )
     NGINX_PROXY_IMAGE = Variable(
         "The name of the image that is nginx with this release's configuration and static files, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-nginx",
         readers=("compose",),
     )
     DB_IMAGE = Variable(
         "The name of the image that is PostgreSQL with this stack's roles, without its tag.",
-        parse=text(r"[a-z0-9][a-z0-9._/:-]*"),
+        parse=image_name,
         accepts="an image name",
         default="transactions-db",
         readers=("compose",),
     )
     PYTHON_IMAGE = Variable(
         "The image that the backend is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an image of Python 3.14 on Debian",
         default="python:3.14-slim-trixie",
         readers=("compose",),
     )
     POSTGRES_IMAGE = Variable(
         "The image that the database is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an image of PostgreSQL 18 on Debian",
         default="postgres:18-trixie",
         readers=("compose",),
     )
     NGINX_IMAGE = Variable(
         "The image that nginx is built on.",
-        parse=text(r"\S+"),
+        parse=image,
         accepts="an unprivileged image of nginx 1.29.8 or newer",
         default="nginxinc/nginx-unprivileged:1.30",
         readers=("compose",),
@@ -916,8 +939,9 @@ class Environment:
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
-        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh, a registry.",
-        parse=text(r"\S+"),
+        "What the programs in tests/images are built on: a browser, where the host has none, testssl.sh, a registry, a"
+        " pooler.",
+        parse=image,
         accepts="an image of Debian",
         default="debian:trixie-slim",
         readers=("scripts",),
@@ -1105,6 +1129,7 @@ def example() -> str:
         "# Every variable of this stack. ./scripts/init copies this file to .env; set there what differs.",
         "# Made from backend/config/env.py by `python -m config.env`: edit that file, not this one.",
         "# Compose reads .env by itself; a process outside of it reads the file that ENV_FILE names.",
+        "# One NAME=value a line, nothing around it; in single quotes what holds a quote, a $, or a # after a space.",
     ]
     for variable in Environment.variables():
         lines += ["", f"# {variable.purpose}"]
@@ -1137,9 +1162,10 @@ def markdown() -> str:
         "# Configuration",
         "",
         _wrapped(
-            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line; secrets are files"
-            " under `secrets/`. `./scripts/up` checks both before it starts anything, and every process checks what it"
-            " reads; what is wrong is named in one message, without its value."
+            "Every variable of this stack. Variables are set in `.env`, one `NAME=value` a line, in single quotes where"
+            " the value holds a quote, a `$`, or a `#` after a space; secrets are files under `secrets/`."
+            " `./scripts/up` checks both before it starts anything, and every process checks what it reads; what is"
+            " wrong is named in one message, without its value."
         ),
         "",
         "Made from `backend/config/env.py` by `python -m config.env --format markdown`: edit that file, not this one.",

@@ -8,13 +8,12 @@ need nothing but Python's standard library. The values are checked too, also tho
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from config.env import (
     EX_CONFIG,
-    PREFIXES,
     ConfigurationError,
     Environment,
     InvalidError,
@@ -24,54 +23,60 @@ from config.env import (
     surroundings,
 )
 
-PREFIXES_OF_THE_STACK = (*PREFIXES, "NGINX_", "UPKEEP_", "BACKEND_", "DB_")
+PREFIXES_OF_OTHERS = {"DEBIAN_", "PYTHON_"}
+"""Debian and Python have variables of their own, which somebody may set for an override."""
+
+PREFIXES_OF_THE_STACK = tuple(
+    {f"{variable.name.partition('_')[0]}_" for variable in Environment.variables()} - PREFIXES_OF_OTHERS
+)
 SIMILAR = 0.85
 """How like a variable a name without these prefixes must be to count as a slip; others may be for an override."""
 
 SUPERUSER_PASSWORD = "secrets/postgres_superuser_password"  # noqa: S105 # a file
 """Of no variable: only the image of the stack's own database reads it, under the name of POSTGRES_PASSWORD."""
 
-LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
+WORD = r"""[^\s'"$\\#][^\s'"$\\]*"""
+PLAIN = re.compile(rf"""([A-Za-z_][A-Za-z0-9_]*)=(?:({WORD}(?:\s+{WORD})*|)|'([^'\\]*)'|"([^"$\\]*)")""")
+"""The lines of which Compose, the scripts, the embedded stack and the doctor make the same value.
 
-ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
-"""Between double quotes, after a backslash."""
+``setting`` in scripts/lib.sh reads by the same two patterns.
+"""
+NAMED = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*[=:](.*)")
 
 
-def parse(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the variables of an env file as Compose reads them, and what is wrong with its lines."""
-    values: dict[str, str] = {}
-    problems: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
+class Lines(NamedTuple):
+    """What an env file says: the values, what is written after the names that are refused, and why they are."""
+
+    values: dict[str, str]
+    refused: dict[str, str]
+    problems: list[str]
+
+
+def parse(text: str) -> Lines:
+    """Return what an env file says. What its readers would not all take for the same value is refused, and not read."""
+    lines = Lines({}, {}, [])
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = LINE.fullmatch(stripped)
-        if not match:
-            problems.append(f"Line {number} of .env is not NAME=value. Mend or remove it.")
+        named = NAMED.fullmatch(line)
+        if not named:
+            lines.problems.append(f"Line {number} of .env is not NAME=value. Mend or remove it.")
             continue
-        name, value = match[1], match[2].lstrip()
-        replaced = not value.startswith("'")
-        if value[:1] in {"'", '"'}:
-            quoted = QUOTED.fullmatch(value)
-            if not quoted:
-                problems.append(f"{name} has a quote that does not end, or something after it. Mend it in .env.")
-                continue
-            value = (
-                quoted[1]
-                if quoted[1] is not None
-                else re.sub(r"\\(.)", lambda found: ESCAPES.get(found[1], found[1]), quoted[2])
-            )
-        else:
-            value = re.split(r"(?:^|\s)#", value, maxsplit=1)[0].rstrip()
-        if replaced and "$" in value:
-            problems.append(
-                f"{name} contains a $, with which Compose begins the name of another variable. Put the value into"
-                " single quotes."
-            )
+        name, written = named.groups()
+        # The last line of a name is the one that counts.
+        lines.values.pop(name, None)
+        lines.refused.pop(name, None)
+        plain = PLAIN.fullmatch(line)
+        if plain:
+            lines.values[name] = next(value for value in plain.groups()[1:] if value is not None)
             continue
-        values[name] = value
-    return values, problems
+        lines.refused[name] = written
+        lines.problems.append(
+            f"{name} in line {number} of .env is written in a way that not everything reads alike. Accepted:"
+            " NAME=value, with nothing before the name, around the = or after the value, be it a space or a carriage"
+            " return; in single quotes a value that holds a quote, a $, or a # after a space; no backslash."
+        )
+    return lines
 
 
 def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = None) -> list[str]:
@@ -80,9 +85,8 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
     With ``secrets``, the folder above the files that Compose mounts, those are checked too, and what has no effect on
     containers is refused.
     """
-    given, problems = parse(text)
-    named = {problem.split()[0] for problem in problems}
-    problems += strangers(given, prefixes=PREFIXES_OF_THE_STACK, similar=SIMILAR)
+    given, refused, problems = parse(text)
+    problems += unknown(given)
     source = {**given, **around}
     checked: dict[str, str] = {}
     variables = []
@@ -93,7 +97,7 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
             first, *others = variable.files
             checked[f"{variable.name}_FILE"] = str(secrets / first)
             problems += [problem for other in others for problem in _of_another_file(variable, secrets / other)]
-        elif variable.secret or variable.name in named or (secrets and variable.fixed):
+        elif variable.secret or variable.name in refused or (secrets and variable.fixed):
             continue
         elif variable.name in source:
             checked[variable.name] = source[variable.name]
@@ -105,6 +109,11 @@ def problems_of(text: str, around: Mapping[str, str], *, secrets: Path | None = 
     if secrets and not any(problem.startswith(f"{Environment.DATABASE_URL.name} ") for problem in problems):
         problems += _addresses(secrets)
     return problems
+
+
+def unknown(names: Iterable[str]) -> list[str]:
+    """Return what is wrong with the names that no variable has, where they look as if one had them."""
+    return strangers(names, prefixes=PREFIXES_OF_THE_STACK, similar=SIMILAR)
 
 
 def _of_another_file(variable: Variable[Any], path: Path) -> list[str]:
@@ -146,7 +155,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        text = options.file.read_text(encoding="utf-8")
+        text = options.file.read_bytes().decode()  # with its carriage returns
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         problems = [f"{options.file} cannot be read: {reason}. Run ./scripts/init where there is none."]

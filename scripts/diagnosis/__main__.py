@@ -106,7 +106,7 @@ def as_json(installation: Installation, findings: list[Finding]) -> str:
     """Return the findings as a program reads them."""
     report = {
         "format": FORMAT,
-        "project": installation.project(),
+        "project": installation.title(),
         "checked_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "findings": [finding.as_dict() for finding in findings],
     }

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 import tarfile
 import time
@@ -59,7 +60,7 @@ class Bundle:
     def write(self, chosen: Path) -> int:
         """Write the archive, print its name, and return 0; or say why not, and return 1."""
         now = time.gmtime()
-        stem = f"{self.installation.project()}-support-{time.strftime('%Y%m%dT%H%M%SZ', now)}"
+        stem = f"{self.installation.title()}-support-{time.strftime('%Y%m%dT%H%M%SZ', now)}"
         # Path() is what `--bundle` alone means.
         target = chosen if chosen != Path() else self.installation.root / "var/support" / f"{stem}.tar.gz"
         if target.exists():
@@ -114,11 +115,16 @@ def redactor(installation: Installation) -> Redactor:
         registry = {}
     shown = {name for name, declared in registry.items() if not declared.secret}
     with suppress(NotSeen):
-        for name, value in installation.dotenv()[0].items():
+        lines = installation.dotenv()
+        for name, value in lines.values.items():
             # What nobody has declared may be a secret; a short word of it would be taken out of every sentence.
             undeclared = name not in registry and not name.startswith(NOT_OURS) and len(value) >= LEAST_OF_UNDECLARED
             if (name in registry and name not in shown) or SECRET_NAME.search(name) or undeclared:
                 secrets.add(value)
+        # Where a value begins and ends in these is not known.
+        for name, written in lines.refused.items():
+            if name not in shown:
+                secrets |= {word for word in re.split(r"[\s'\"]+", written) if len(word) >= LEAST_OF_UNDECLARED}
     secrets |= {
         value for name, value in os.environ.items()
         if name not in shown and (name in registry or SECRET_NAME.search(name)) and not value.startswith("/")
@@ -233,7 +239,7 @@ def _variables(installation: Installation) -> dict[str, str]:
     registry = installation.registry()
     return {
         name: value if name in registry and not registry[name].secret else GONE
-        for name, value in installation.dotenv()[0].items()
+        for name, value in installation.dotenv().values.items()
     }
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import ssl
+import stat
 import time
 from difflib import get_close_matches
 from pathlib import Path
 
-from scripts.diagnosis.findings import Finding, Findings, NotSeen, listed, ok, problem, warning
+from config.env import OF_OTHERS, Environment
+from config.env_file import unknown
+
+from scripts.diagnosis.findings import Finding, Findings, Level, NotSeen, listed, ok, problem, warning
 from scripts.diagnosis.installation import UP, Installation, unescaped
+from scripts.diagnosis.proxy import door
 
 EDIT = f"${{EDITOR:-vi}} .env && {UP}"
 
@@ -33,15 +39,14 @@ else:
 def variables(installation: Installation) -> Findings:
     """Look in .env for what nothing reads."""
     registry = installation.registry()
-    values, malformed = installation.dotenv()
-    renamed = _renamed(installation)
+    values = installation.dotenv().values
+    renamed = Environment.renamed
     found = []
-    if malformed:
-        found.append(problem("variables.lines", f"These lines of .env set nothing: {', '.join(malformed)}.", EDIT))
-    prefixes = tuple({f"{name.partition('_')[0]}_" for name in registry})
     for name in values:
-        if name in registry or name.startswith(NOT_OURS):
+        if name in registry or name.startswith(NOT_OURS) or OF_OTHERS.fullmatch(name):
             continue
+        # ./scripts/up refuses what looks like a slip; the rest may be for an override.
+        judge = problem if unknown([name]) else warning
         rename = f"sed -i 's/^{re.escape(name)}=/{{}}=/' .env && {UP}"
         remove = f"sed -i '/^{re.escape(name)}=/d' .env"
         if name in renamed:
@@ -52,20 +57,11 @@ def variables(installation: Installation) -> Findings:
         near = get_close_matches(name, [known for known in registry if known not in values], n=1, cutoff=0.75)
         if near:
             message = f".env sets {name}, which nothing reads. Did you mean {near[0]}?"
-            found.append(problem(f"variables.{name}", message, rename.format(near[0])))
+            found.append(judge(f"variables.{name}", message, rename.format(near[0])))
             continue
         message = f".env sets {name}, which nothing reads."
-        found.append((problem if name.startswith(prefixes) else warning)(f"variables.{name}", message, remove))
+        found.append(judge(f"variables.{name}", message, remove))
     yield from found or [ok("variables", "Everything that .env sets is declared in env.example.")]
-
-
-def _renamed(installation: Installation) -> dict[str, str]:
-    """Return the names that variables had before, with those of now."""
-    try:
-        sentences = installation.refusals()
-    except NotSeen:
-        return {}
-    return dict(re.findall(r"(?m)^(\w+) is now called (\w+)\.", "\n".join(sentences)))
 
 
 def values(installation: Installation) -> Findings:
@@ -87,17 +83,10 @@ def values(installation: Installation) -> Findings:
 
 def _of_the_files(installation: Installation) -> list[str]:
     """Return what is wrong with .env and secrets/, whatever runs, but for what ``variables`` finds."""
-    registry = installation.registry()
-    try:
-        malformed = {f"Line {number} " for number in installation.dotenv()[1]}
-    except NotSeen:
-        malformed = set()
     return [
         sentence
         for sentence in installation.refusals()
-        if not sentence.startswith(tuple(malformed))
-        and not re.match(r"\w+ is (?:unknown|now called \w+)\.", sentence)
-        and (sentence.split()[0] in registry or not sentence[0].isupper() or sentence.startswith("Line "))
+        if not re.match(r"\w+ is (?:unknown|now called \w+)\.", sentence)
     ]
 
 
@@ -130,7 +119,7 @@ def _mend(installation: Installation, name: str, sentence: str) -> str:
     """Return the command that leads to what ``sentence`` complains about."""
     if "scripts/init" in sentence and not name:
         return "./scripts/init"
-    if name and name in os.environ:
+    if name and name in os.environ and f"{name} in line " not in sentence:
         return f"unset {name} && {UP}"
     files = installation.registry()[name].files if name in installation.registry() else ()
     if not files or "no effect in .env" in sentence:
@@ -148,6 +137,9 @@ def _mend(installation: Installation, name: str, sentence: str) -> str:
 
 DAY = 86_400
 EXPIRY_DAYS = 14
+NGINX_USER = 101
+"""Of its image; nginx/entrypoint.sh says the same of a file that it cannot read."""
+SERVED_WITHIN_SECONDS = 60
 
 
 def certificate(installation: Installation) -> Findings:
@@ -163,7 +155,35 @@ def certificate(installation: Installation) -> Findings:
         except OSError as error:
             yield problem("certificate", f"{name} cannot be read: {error.strerror}.", EDIT)
             return
-    yield from judge_certificate(*files, installation.setting("DJANGO_ALLOWED_HOSTS"), time.time())
+        about = path.stat()
+        if not about.st_mode & (stat.S_IRUSR if about.st_uid == NGINX_USER else stat.S_IROTH):
+            message = (
+                f"{name} cannot be read by nginx, which is user {NGINX_USER}: it goes on with the pair that it has."
+            )
+            yield problem("certificate", message, f"chmod 0644 {shlex.quote(str(path))}")
+            return
+    judged = list(judge_certificate(*files, installation.setting("DJANGO_ALLOWED_HOSTS"), time.time()))
+    yield from judged
+    if not any(finding.level is Level.PROBLEM for finding in judged):
+        yield from _served(installation, *files)
+
+
+def _served(installation: Installation, *files: Path) -> Findings:
+    """Compare the certificate of the files with the one that is shown to clients."""
+    if time.time() - max(path.stat().st_mtime for path in files) < SERVED_WITHIN_SECONDS:
+        return
+    try:
+        shown = door(installation).certificate()
+        lasts, *_until = installation.execute(
+            installation.one_of("nginx"), "/entrypoint.sh", "--certificate"
+        ).stdout.split()
+    except (NotSeen, OSError, ValueError):
+        return  # whether anything answers is another question
+    (own, *_others) = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", files[0].read_text(), re.S)
+    if shown != ssl.PEM_cert_to_DER_cert(own):
+        message = f"nginx serves another certificate than that of TLS_CERT_FILE; it lasts {lasts} more days."
+        mend = "docker compose exec nginx /entrypoint.sh --test && docker compose restart nginx"
+        yield problem("certificate.served", message, mend)
 
 
 def judge_certificate(certificate_file: Path, key_file: Path, hosts: str, now: float) -> Findings:

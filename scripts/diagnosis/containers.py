@@ -163,7 +163,8 @@ def applied(installation: Installation) -> Findings:
         if differences:
             message = f"{name} runs with other values than .env and docker-compose.yml say now: {listed(differences)}."
             found.append(warning(f"applied.{name}", message, UP))
-        changed = _changed_secrets(installation, serving, service)
+        # The database reads passwords when it is made, never again.
+        changed = _changed_secrets(installation, serving, service) if name != "db" else set()
         if changed:
             message = f"{name} was started before {listed(changed)} changed, and reads it only at its start."
             found.append(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from config.sizing import least
 
 from scripts.diagnosis.commands import run
 from scripts.diagnosis.configuration import EDIT
-from scripts.diagnosis.findings import Finding, Findings, NotSeen, ok, problem, unknown, warning
+from scripts.diagnosis.findings import Finding, Findings, Level, NotSeen, ok, problem, unknown, warning
 from scripts.diagnosis.installation import UP, Installation
 
 VOLUME = "/var/lib/postgresql"
@@ -78,9 +81,9 @@ def connections(installation: Installation) -> Findings:
     environment = backends[0].environment
     figures = {
         name: int(environment.get(name) or installation.registry()[name].default or 0)
-        for name in ("GUNICORN_THREADS", "POSTGRES_RESERVED_CONNECTIONS")
+        for name in ("GUNICORN_THREADS", "POSTGRES_RESERVED_CONNECTIONS", "BACKEND_REPLICAS")
     }
-    workers = environment.get("WEB_CONCURRENCY", "")
+    workers = wanted = environment.get("WEB_CONCURRENCY", "")
     if not workers.isdigit():
         # It depends on the quota of the container.
         workers = installation.execute(backends[0], "python", "-m", "config.sizing").stdout.strip()
@@ -98,15 +101,18 @@ def connections(installation: Installation) -> Findings:
             message = "Every connection that the server gives to this stack is taken."
             yield problem("connections.taken", message, "docker compose restart backend upkeep")
         return
-    yield judge_arithmetic(
-        installation,
-        workers=int(workers),
-        threads=figures["GUNICORN_THREADS"],
-        replicas=len(backends),
-        reserved=figures["POSTGRES_RESERVED_CONNECTIONS"],
-        available=settings["max_connections"],
-        ours=installation.starts_database,
-    )
+    common: dict[str, Any] = {
+        "threads": figures["GUNICORN_THREADS"],
+        "reserved": figures["POSTGRES_RESERVED_CONNECTIONS"],
+        "available": settings["max_connections"],
+        "ours": installation.starts_database,
+    }
+    judged = judge_arithmetic(installation, workers=int(workers), replicas=len(backends), **common)
+    yield judged
+    replicas = figures["BACKEND_REPLICAS"]
+    beside = int(wanted) if wanted.isdigit() else least(replicas)
+    if judged.level is Level.OK:
+        yield from judge_deployment(installation, workers=int(workers), beside=beside, replicas=replicas, **common)
     available = settings["max_connections"] - settings["superuser_reserved_connections"]
     yield judge_usage(taken, available, END_OTHERS if installation.starts_database else NAME_THEM)
 
@@ -139,14 +145,39 @@ def judge_arithmetic(
         f" and the database accepts {available}"
     )
     if needed > available:
-        mend = f"{installation.assignment('POSTGRES_MAX_CONNECTIONS', str(needed))} && {UP}"
-        if not ours:
-            mend = f"{EDIT}  # lower WEB_CONCURRENCY, GUNICORN_THREADS or BACKEND_REPLICAS"
-        # What .env says may be enough, and only not be applied.
-        elif int(installation.setting("POSTGRES_MAX_CONNECTIONS", "0")) >= needed:
-            mend = UP
-        return problem("connections", f"{said}.", mend)
+        return problem("connections", f"{said}.", _make_room(installation, needed, ours=ours))
     return ok("connections", f"{said}.")
+
+
+def judge_deployment(
+    installation: Installation,
+    *,
+    workers: int,
+    beside: int,
+    threads: int,
+    replicas: int,
+    reserved: int,
+    available: int,
+    ours: bool = True,
+) -> Findings:
+    """Judge whether a second set of backends, of ``beside`` workers each, finds room; as ./scripts/deploy asks."""
+    needed = threads * replicas * (workers + beside) + reserved
+    if needed > available:
+        message = (
+            f"A deployment would be refused: old and new backends together may hold {needed} connections, and the"
+            f" database accepts {available}."
+        )
+        yield warning("connections.deployment", message, _make_room(installation, needed, ours=ours))
+
+
+def _make_room(installation: Installation, needed: int, *, ours: bool) -> str:
+    """Return the command after which the database accepts so many connections."""
+    if not ours:
+        return f"{EDIT}  # lower WEB_CONCURRENCY, GUNICORN_THREADS or BACKEND_REPLICAS"
+    # What .env says may be enough, and only not be applied.
+    if int(installation.setting("POSTGRES_MAX_CONNECTIONS", "0")) >= needed:
+        return UP
+    return f"{installation.assignment('POSTGRES_MAX_CONNECTIONS', str(needed))} && {UP}"
 
 
 CROWDED = 0.8

@@ -15,6 +15,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from config.env_file import Lines, parse
+
 from scripts.diagnosis.commands import SECONDS, Result, run, run_bytes
 from scripts.diagnosis.findings import NotSeen
 
@@ -92,26 +94,6 @@ def read_registry(text: str) -> dict[str, Declared]:
     return found
 
 
-def read_dotenv(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return what a .env file sets, and its lines that set nothing. Compose's own reading decides what is in force."""
-    values: dict[str, str] = {}
-    malformed = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*(.*?)\s*", line)
-        if not match:
-            malformed.append(str(number))
-            continue
-        value = match[2]
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        else:
-            value = re.sub(r"\s+#.*", "", value)
-        values[match[1]] = value
-    return values, malformed
-
-
 @dataclass(frozen=True)
 class Container:
     """One container, as the engine describes it."""
@@ -175,10 +157,10 @@ class Installation:
             raise NotSeen(f"env.example cannot be read: {error.strerror}") from None
 
     @fact
-    def dotenv(self) -> tuple[dict[str, str], list[str]]:
-        """Return what .env sets, and the numbers of its lines that set nothing."""
+    def dotenv(self) -> Lines:
+        """Return what .env says; whatever ./scripts/up refuses in it is not read."""
         try:
-            return read_dotenv((self.root / ".env").read_text(encoding="utf-8", errors="replace"))
+            return parse((self.root / ".env").read_bytes().decode(errors="replace"))
         except OSError as error:
             raise NotSeen(f".env cannot be read: {error.strerror}") from None
 
@@ -194,12 +176,15 @@ class Installation:
 
     def setting(self, name: str, default: str = "") -> str:
         """Return a variable as Compose would see it: from the shell, .env, or its declared default."""
-        if os.environ.get(name):
-            return os.environ[name]
-        try:
-            value = self.dotenv()[0].get(name)
-        except NotSeen:
-            value = None
+        value = os.environ.get(name)
+        if value is None:
+            try:
+                lines = self.dotenv()
+            except NotSeen:
+                lines = Lines({}, {}, [])
+            if name in lines.refused:
+                raise NotSeen(f"the line of {name} in .env is refused")
+            value = lines.values.get(name)
         if value:
             return value
         try:
@@ -291,6 +276,13 @@ class Installation:
             return str(self.configuration()["name"])
         except NotSeen:
             return self.setting("COMPOSE_PROJECT_NAME", "transactions")
+
+    def title(self) -> str:
+        """Return what people call this installation, even where nobody knows its project."""
+        try:
+            return self.project()
+        except NotSeen:
+            return "transactions"
 
     @fact
     def containers(self) -> list[Container]:

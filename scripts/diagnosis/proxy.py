@@ -60,10 +60,7 @@ class Door:
         """Send one GET request; raise ``OSError`` where there is no answer."""
         connection = http.client.HTTPConnection(self.address, self.port, timeout=SECONDS)
         if self.tls:
-            # The certificate has a check of its own.
-            context = ssl._create_unverified_context()  # noqa: S323
-            plain = socket.create_connection((self.address, self.port), SECONDS)
-            connection.sock = context.wrap_socket(plain, server_hostname=self.host)
+            connection.sock = self._shake_hands()
         try:
             connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
             for name, value in {"Host": host or self.host, "Connection": "close", **(headers or {})}.items():
@@ -75,6 +72,17 @@ class Door:
             raise ConnectionError(f"no HTTP answer ({type(error).__name__})") from None
         finally:
             connection.close()
+
+    def certificate(self) -> bytes:
+        """Return the certificate that is shown, as DER; raise ``OSError`` where there is none."""
+        with self._shake_hands() as shown:
+            return shown.getpeercert(binary_form=True) or b""
+
+    def _shake_hands(self) -> ssl.SSLSocket:
+        # The certificate has a check of its own.
+        context = ssl._create_unverified_context()  # noqa: S323
+        plain = socket.create_connection((self.address, self.port), SECONDS)
+        return context.wrap_socket(plain, server_hostname=self.host)
 
 
 def door(installation: Installation) -> Door:

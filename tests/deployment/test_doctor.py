@@ -27,7 +27,7 @@ from scripts.diagnosis.__main__ import CHECKS, as_text, bounded, examine
 from scripts.diagnosis.bundle import Bundle
 from scripts.diagnosis.commands import run as run_bounded
 from scripts.diagnosis.findings import Findings, Level, NotSeen, ok, problem
-from scripts.diagnosis.installation import Container, Installation, read_dotenv, read_registry
+from scripts.diagnosis.installation import Container, Installation, read_registry
 from scripts.diagnosis.redaction import Redactor
 
 from config.env import Environment
@@ -275,19 +275,14 @@ def test_registry_is_read_as_it_is_declared() -> None:
         assert read[name].default == expected, name
 
 
-def test_dotenv_is_read_as_compose_reads_it() -> None:
-    read, malformed = read_dotenv("# note\nA=1\nexport B = two # note\nC='it # is'\nD=\n\nnonsense\nA=3\n")
-
-    assert read == {"A": "3", "B": "two", "C": "it # is", "D": ""}
-    assert malformed == ["7"]
-
-
 @pytest.mark.parametrize(
     ("line", "level", "says", "mended"),
     [
         ("HTTP_PROT=8081", "problem", "Did you mean HTTP_PORT?", "HTTP_PORT=8081"),
         ("DJANGO_ALOWED_ORIGINS=x", "problem", "which nothing reads.", None),
         ("COLOUR=blue", "warning", "which nothing reads.", None),
+        ("TLS_CERT=x", "problem", "Did you mean TLS_CERT_FILE?", "TLS_CERT_FILE=x"),
+        ("HTTPS_ENABLED=true", "problem", "which nothing reads.", None),
     ],
 )
 def test_unknown_variables_are_named_and_the_command_mends_them(
@@ -308,13 +303,30 @@ def test_unknown_variables_are_named_and_the_command_mends_them(
     assert findings(checkout, PATH=path_without_engine)["variables"]["level"] == "ok"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("TLS_CERT", "HTTPS_ENABLED", "WEB_CONCURENCY", "HTTPPORT", "HTTP_PROXY", "DEBIAN_FRONTEND", "MY_PORT"),
+        *("PYTHON_IMG", "COMPOSE_FILES", "DJANGO_SETTINGS_MODULE", "RELEASES"),
+    ],
+)
+def test_the_doctor_and_up_refuse_the_same_names(checkout: Path, name: str) -> None:
+    (checkout / ".env").write_text(f"DJANGO_ALLOWED_HOSTS=localhost\n{name}=x\n")
+    installation = Installation(checkout)
+    asked = installation.refusals()
+
+    found = {item.id: item.level for item in configuration.variables(installation)}
+
+    assert [found.get(f"variables.{name}") == Level.PROBLEM] == [any(item.startswith(f"{name} ") for item in asked)]
+
+
 def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_without_engine: str) -> None:
     (checkout / ".env").write_text("DJANGO_ALLOWED_HOSTS=localhost\nhunter2-secret\n")
 
-    found = findings(checkout, PATH=path_without_engine)["variables.lines"]
+    found = findings(checkout, PATH=path_without_engine)["values"]
 
     assert found["level"] == "problem"
-    assert ": 2." in found["message"]
+    assert found["message"] == "Line 2 of .env is not NAME=value. Mend or remove it."
     assert "hunter2" not in json.dumps(found)
 
 
@@ -325,7 +337,7 @@ def test_lines_that_set_nothing_are_named_by_their_number(checkout: Path, path_w
         ("UPKEEP_INTERVAL_SECONDS=nonsense", "Accepted: 1 to 86400."),
         ("DB_MEMORY_MB=0nonsense", "is not a whole number."),
         ("POSTGRES_HOST=nonsense", "has no effect in .env. Remove it"),
-        ("DJANGO_LOG_LEVEL=$nonsense", "Put the value into single quotes."),
+        ("DJANGO_LOG_LEVEL=$nonsense", "in single quotes a value that holds a quote, a $, or"),
     ],
 )
 def test_what_up_would_refuse_of_env_is_found_while_nothing_runs(
@@ -542,6 +554,24 @@ def test_connections_are_judged_by_arithmetic(checkout: Path, available: int, le
 
     assert found.level == level
     assert "= 26 connections" in found.message
+
+
+@pytest.mark.parametrize(
+    ("available", "beside", "mend"),
+    [(42, 2, None), (41, 2, "POSTGRES_MAX_CONNECTIONS=42"), (34, 1, None), (33, 1, "POSTGRES_MAX_CONNECTIONS=34")],
+)
+def test_room_for_the_second_set_of_backends_of_a_deployment_is_judged(
+    checkout: Path, available: int, beside: int, mend: str | None
+) -> None:
+    (checkout / ".env").write_text("POSTGRES_MAX_CONNECTIONS=30\n")
+    found = list(
+        database.judge_deployment(
+            Installation(checkout), workers=2, beside=beside, threads=4, replicas=2, reserved=10, available=available
+        )
+    )
+
+    assert [(item.id, item.level) for item in found] == [("connections.deployment", "warning")] * bool(mend)
+    assert all(mend in item.mend for item in found if mend)
 
 
 def test_a_server_of_somebody_else_is_not_told_to_accept_more(checkout: Path) -> None:
@@ -974,17 +1004,25 @@ def test_archive_holds_no_secret_of_the_files(checkout: Path, path_without_engin
         (checkout / "secrets" / name).write_text(f"{value}\n")
     with (checkout / ".env").open("a") as file:
         file.write("DB_PASWORD=canary-typo\nDATABASE_URL=postgres://u:canary-url@db/x\nNGINX_AUTH_RATE=31r/m\n")
+        file.write("export MY_OWN='canary-refused' # why\n")
+    of_the_shell = {"POSTGRES_PASSWORD": "canary-of-the-shell", "MY_API_TOKEN": "canary-of-another"}
     log = checkout / "var/embedded/log"
     log.parent.mkdir(parents=True)
     log.write_text(
         "\n".join([*canaries.values(), "canary@pass/word", "Bearer canary-bearer-token", "kept line"]) + "\n"
     )
+    told = "\n".join([*canaries.values(), *of_the_shell.values(), "canary-refused", "kept line"]) + "\n"
+    (checkout / "var/log").mkdir()
+    for name in ("log/up-building-the-images.log", "log/deploy-step.log", "releases.log"):
+        (checkout / "var" / name).write_text(told)
 
-    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine)
+    done = doctor(checkout, "--bundle", "it.tar.gz", PATH=path_without_engine, **of_the_shell)
 
     files = unpacked(checkout.parent / "it.tar.gz")
     assert done.returncode == 0, done.stderr
-    assert "kept line" in files["logs/var-embedded-log"]
+    logs = ("embedded-log", "log-up-building-the-images.log", "log-deploy-step.log")
+    for name in (*(f"logs/var-{log}" for log in logs), "releases.log"):
+        assert "kept line" in files[name], name
     assert json.loads(files["variables.json"])["NGINX_AUTH_RATE"] == "31r/m"
     for name, text in files.items():
         assert "canary" not in text.lower(), name

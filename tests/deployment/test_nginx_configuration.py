@@ -10,7 +10,9 @@ import ast
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,10 +174,21 @@ class Container:
         for name, text in files.items():
             (folder / f"{name}.css").write_text(text)
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def sign(self, folder: Path) -> None:
+        """Write a new certificate and its key."""
+        files = ("-keyout", "key/key.pem", "-out", "certificate/certificate.pem")
+        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost", "-days", "30")
+        command = ["openssl", "req", "-x509", "-nodes", *kind, *files]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+    def command(self, *arguments: str, **variables: str) -> tuple[list[str], dict[str, str]]:
         environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", **variables}
+        return [str(self.root / "etc/nginx/entrypoint.sh"), *arguments], environment
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command, environment = self.command(*arguments, **variables)
         return subprocess.run(
-            [self.root / "etc/nginx/entrypoint.sh", *arguments],
+            command,
             env=environment,
             capture_output=True,
             text=True,
@@ -525,14 +538,38 @@ def secure(container: Container) -> Container:
     script.write_text(text.replace("=/run/tls", f"={container.root}/run/tls"))
     for folder in ("certificate", "key"):
         (container.root / "run/tls" / folder).mkdir(parents=True)
-    files = ("-keyout", "run/tls/key/key.pem", "-out", "run/tls/certificate/certificate.pem")
-    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost", "-days", "30")
-    command = ["openssl", "req", "-x509", "-nodes", *kind, *files]
-    subprocess.run(command, cwd=container.root, check=True, capture_output=True)
+    container.sign(container.root / "run/tls")
     return container
 
 
 TLS_FILES = {"TLS_CERT_FILE": "/etc/tls/certificate.pem", "TLS_KEY_FILE": "/etc/tls/key.pem"}
+
+
+def test_a_certificate_that_is_replaced_while_nginx_starts_is_served(secure: Container) -> None:
+    new = secure.root / "new"
+    shutil.copytree(secure.root / "run/tls", new)
+    secure.sign(new)
+    script = secure.root / "etc/nginx/entrypoint.sh"
+    script.write_text(script.read_text().replace("TLS_CHECK_SECONDS=20", "TLS_CHECK_SECONDS=0.2"))
+    # After the pair was copied, nginx is asked whether it takes its configuration.
+    (secure.root / "bin/nginx").write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f'"-e stderr -t -q") cp -r "{new}/." "{secure.root}/run/tls" ;;\n'
+        f'*daemon*) echo $$ >"{secure.root}/tmp/nginx.pid"; exec sleep 60 ;;\n'
+        "esac\n"
+    )
+
+    command, environment = secure.command(DJANGO_ALLOWED_HOSTS="localhost", **TLS_FILES)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True) as running:
+        assert running.stderr
+        ready, _, _ = select.select([running.stderr], [], [], 20)
+        said = running.stderr.readline() if ready else b"nothing"
+        os.killpg(running.pid, signal.SIGKILL)
+
+    assert said.startswith(b"nginx serves the new certificate")
+    served = (secure.root / "tmp/tls/pair.pem").read_text()
+    assert served.startswith((new / "certificate/certificate.pem").read_text())
 
 
 @pytest.mark.parametrize("port", ["8443", "443"])

@@ -193,6 +193,19 @@ def test_shell_says_how_to_reach_it(started: Started) -> None:
     assert 'next: psql "$(cat secrets/migrator_database_url)"' in result.stderr
 
 
+def test_its_passwords_are_left_to_whoever_runs_it(started: Started) -> None:
+    files = [started.stack.checkout / f"secrets/postgres_{role}_password" for role in ("app", "migrator", "superuser")]
+    before = [file.read_bytes() for file in files]
+
+    command = (str(started.stack.checkout / "scripts/init"), "--rotate", "postgres")
+    refused = run(*command, env=started.environment, check=False)
+
+    assert refused.returncode == 1
+    assert "the database is not in a container of this stack" in refused.stderr
+    assert "next: docs/runbook.md says what to do" in refused.stderr
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_doctor_looks_at_everything_and_finds_nothing_wrong(started: Started) -> None:
     found = examine(started.stack, **started.environment)
 

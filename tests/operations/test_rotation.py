@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.operations.test_doctor import examine, wrong
 from tests.stack.containers import Result, Stack, run
 from tests.stack.load import Load
 from tests.stack.people import Person, connect, unique
@@ -52,6 +53,7 @@ def whole(stack: Stack) -> Iterator[Stack]:
     stack.compose("up", "--detach", "--no-build", "--wait")
     assert set(stack.containers("backend")) == set(after)
     assert not list((stack.checkout / "secrets").glob("*.n*")), "something is half done"
+    assert wrong(examine(stack)) == {}
 
 
 def accepts(stack: Stack, role: str, password: str) -> bool:
@@ -240,6 +242,20 @@ def test_a_rotation_that_was_killed_is_ended_by_the_next(whole: Stack, secret: s
     kept = lines(whole, FILES[secret])
     assert kept[0] not in old
     assert kept[1:] == (old if secret == "jwt" else [])
+
+
+def test_nothing_is_rotated_while_a_lifetime_is_not_read_alike(stack: Stack) -> None:
+    env = stack.checkout / ".env"
+    before, keys = env.read_bytes(), lines(stack, FILES["jwt"])
+    env.write_bytes(before + b"\nexport JWT_REFRESH_LIFETIME_HOURS=720\n")
+    try:
+        refused = init(stack, "--rotate", "jwt", check=False)
+    finally:
+        env.write_bytes(before)
+
+    assert refused.returncode == 78
+    assert "JWT_REFRESH_LIFETIME_HOURS in line" in refused.stderr
+    assert lines(stack, FILES["jwt"]) == keys
 
 
 @pytest.mark.parametrize("secret", ["jwt", "django", "postgres"])

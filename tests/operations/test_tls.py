@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.operations.certificates import DAY, Authority, Files, Pair, replace
-from tests.operations.test_doctor import examine, wrong
+from tests.operations.test_doctor import examine, mend, wrong
 from tests.stack.containers import SERVERS, Result, Stack, docker, eventually, free_port, run
 from tests.stack.images import built
 from tests.stack.load import Load
@@ -101,6 +101,12 @@ def original(secure: Secure) -> Iterator[Secure]:
     yield secure
     secure.files.write(secure.first)
     secure.wait_for(secure.first)
+
+
+def started(secure: Secure) -> tuple[str, str]:
+    """Which container nginx is in, and since when: a restart keeps the first and not the second."""
+    nginx = secure.stack.container("nginx")
+    return nginx.id, nginx.inspect()["State"]["StartedAt"]
 
 
 def nginx_log(secure: Secure) -> str:
@@ -237,11 +243,51 @@ def test_doctor_has_no_finding_over_tls_and_warns_14_days_ahead(original: Secure
     assert re.search(r"expires in 1[34] days", late["certificate"]["message"])
 
 
+def test_doctor_finds_a_new_certificate_whose_key_nginx_cannot_read(original: Secure) -> None:
+    original.files.write(new := original.authority.sign())
+    original.files.key.chmod(0o600)
+
+    found = examine(original.stack)["certificate"]
+
+    assert found["level"] == "problem"
+    assert found["message"].startswith("TLS_KEY_FILE cannot be read by nginx, which is user 101")
+    assert original.serial() == original.first.serial
+    mend(original.stack, found)
+    original.wait_for(new)
+    assert examine(original.stack)["certificate"]["level"] == "ok"
+
+
+WATCHERS = "for pid in /proc/[0-9]*; do [ \"$(tr '\\0' ' ' <$pid/cmdline)\" != '{}' ] || echo ${{pid#/proc/}}; done"
+
+
+def test_doctor_finds_that_nginx_serves_another_certificate_than_the_files_hold(original: Secure) -> None:
+    nginx = original.stack.container("nginx")
+    # Of the processes of the entry point those that look for a new certificate came later.
+    _main, *watchers = sorted(
+        map(int, nginx.execute("sh", "-c", WATCHERS.format("bash /entrypoint.sh ")).stdout.split())
+    )
+    nginx.execute("bash", "-c", 'kill -KILL "$@"', "bash", *map(str, watchers))
+    original.files.write(new := original.authority.sign(ends=timedelta(days=90)))
+    for file in (original.files.certificate, original.files.key):
+        os.utime(file, (time.time() - 2 * SERVED_WITHIN_SECONDS,) * 2)
+
+    found = examine(original.stack)
+
+    assert found["certificate"]["level"] == "ok"
+    assert found["certificate.served"]["level"] == "problem"
+    assert "it lasts 179 more days" in found["certificate.served"]["message"]
+    assert original.serial() == original.first.serial
+    mend(original.stack, found["certificate.served"])
+    original.stack.wait_until_whole()
+    assert original.serial() == new.serial
+    assert "certificate.served" not in examine(original.stack)
+
+
 # Replaced while it serves ---------------------------------------------------------------------------------------------
 
 
 def test_a_new_certificate_is_served_within_a_minute_and_no_request_fails(original: Secure) -> None:
-    before = original.stack.container("nginx")
+    before = started(original)
 
     secure = Stack(original.stack.checkout, original.base_url, original.stack.project)
     with Load(secure, trust=original.trust()) as load:
@@ -250,7 +296,7 @@ def test_a_new_certificate_is_served_within_a_minute_and_no_request_fails(origin
             original.wait_for(new)
 
     load.assert_whole()
-    assert original.stack.container("nginx") == before
+    assert started(original) == before
 
 
 def test_a_certificate_that_is_written_in_place_is_served_too(original: Secure) -> None:

@@ -1,5 +1,6 @@
 """The upkeep container: that it works, that two do not work at once, what it survives, and that its check goes red."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,6 +37,23 @@ def test_it_runs_and_says_so(stack: Stack, upkeep: Container) -> None:
     assert upkeep.health() == "healthy"
     assert "upkeep every 3600 s, mail not at all" in stack.logs("upkeep")
     assert age_of_heartbeat(upkeep) < 15
+
+
+def test_each_round_is_in_the_log_also_where_there_was_nothing_to_do(stack: Stack) -> None:
+    name = unique(f"{stack.name()}-own")
+    rounds = re.compile(r"(?m) INFO .* upkeep removed \d+ expired rows in \d+\.\d s$")
+    stack.compose(
+        *("run", "--detach", "--no-deps", "--name", name, "upkeep"), *(*ONCE, "--every=1")
+    )  # a tick of its own is the shortest
+
+    def log() -> str:
+        said = docker("logs", name)
+        return said.stdout + said.stderr
+
+    try:
+        eventually(lambda: len(rounds.findall(log())) >= 2, within=30, what="a second round is in the log")
+    finally:
+        docker("rm", "--force", name)
 
 
 def test_it_works_with_the_role_that_cannot_change_the_schema(stack: Stack, upkeep: Container) -> None:

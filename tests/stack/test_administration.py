@@ -78,6 +78,18 @@ def test_an_administrator_chooses_a_password_at_the_terminal(stack: Stack, base_
     assert login.status_code == HTTPStatus.OK
 
 
+def test_an_administrator_is_asked_for_the_name_at_the_terminal(stack: Stack, base_url: str) -> None:
+    name = unique("root")
+    answers = {"Name: ": name, "Password: ": PASSWORD, "Password, once more: ": PASSWORD}
+
+    shown = at_a_terminal(stack, "manage", "create_admin", answers=answers)
+
+    assert f"{name} is an administrator now." in shown
+    with connect(base_url) as client:
+        login = client.post("/auth/jwt/create/", json={"username": name, "password": PASSWORD})
+    assert login.status_code == HTTPStatus.OK
+
+
 def test_a_name_that_is_taken_is_refused(stack: Stack, alice: Person) -> None:
     refused = script(stack, "manage", "create_admin", alice.name, "--generate", check=False)
 

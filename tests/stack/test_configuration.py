@@ -1,5 +1,6 @@
 """What is wrong with a configuration is said at once, all of it, without a value, and with what to do."""
 
+import json
 import os
 import re
 import shlex
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.containers import Result, Stack, run
+from tests.stack.containers import Container, Result, Stack, docker, run
+from tests.stack.people import unique
 
 CONFIGURATION_ERROR = 78
 """EX_CONFIG of sysexits.h."""
 
 AT_ONCE_SECONDS = 5
+CRASHES_SECONDS = 60
 
 CANARY = "c4n4ry"
 """Part of every bad value; no message may repeat it."""
@@ -146,10 +149,67 @@ def test_compose_without_an_env_file_names_the_command_that_makes_it(
     assert "run ./scripts/init first" in result.stderr
 
 
+LINES = {
+    "PLAIN": "a",
+    "EMPTY": "",
+    "SPACES": "a  b",
+    "SIGN": "a#b",
+    "ADDRESS": "https://a.example/#/b/{uid}",
+    "ALL": "\u00e9!`%^&*()[]<>|;:?/+~=",
+    "SINGLE": "'a # $b \"c\"'",
+    "DOUBLE": '"it\'s # a"',
+    "NOTHING": "''",
+}
+"""As in tests/deployment/test_env_lines.py, which has what else reads them."""
+
+
+def test_compose_reads_a_plain_line_as_the_scripts_do(checkout: Path, tmp_path: Path) -> None:
+    names = "".join(f"      {name}:\n" for name in LINES)
+    (tmp_path / "docker-compose.yml").write_text(f"services:\n  a:\n    image: b\n    environment:\n{names}")
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in LINES.items()), encoding="utf-8")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(checkout / "scripts/lib.sh", tmp_path / "scripts")
+    known = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
+
+    told = run("docker", "compose", "config", "--format", "json", cwd=tmp_path, env=known).stdout
+    ask = 'source scripts/lib.sh; for name in "$@"; do setting "$name" ""; done'
+    asked = run("bash", "-c", ask, "bash", *LINES, cwd=tmp_path, env=known).stdout
+
+    given = {name: value.replace("$$", "$") for name, value in json.loads(told)["services"]["a"]["environment"].items()}
+    assert given == {name: value[1:-1] if value[:1] in {"'", '"'} else value for name, value in LINES.items()}
+    assert asked == "".join(f"{given[name]}\n" for name in LINES)
+
+
 def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
     start(stack, "backend", {"DJANGO_DEBUG": "true"})
 
     assert "-run-" not in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout
+
+
+def test_a_backend_that_refuses_is_started_again_ever_more_seldom_and_floods_no_log(stack: Stack) -> None:
+    backend = stack.container("backend").inspect()
+    policy, log = (backend["HostConfig"][name] for name in ("RestartPolicy", "LogConfig"))
+    name = unique(f"{stack.name()}-own")
+    bounds = [option for key, value in log["Config"].items() for option in ("--log-opt", f"{key}={value}")]
+    docker(
+        *("run", "--detach", "--name", name, "--restart", policy["Name"], "--log-driver", log["Type"], *bounds),
+        *("--read-only", "--network", "none", "--env", f"GUNICORN_THREADS={CANARY}", backend["Image"]),
+    )
+    try:
+        time.sleep(CRASHES_SECONDS)
+        about = Container(name).inspect()
+        said = docker("logs", name)
+    finally:
+        docker("rm", "--force", name)
+    lines = (said.stdout + said.stderr).splitlines()
+
+    assert policy["Name"] == "unless-stopped"
+    # Docker waits 0.1 s before the first time and twice as long before each further one.
+    assert 2 <= about["RestartCount"] <= 10
+    starts = [line for line in lines if "The configuration has " in line]
+    assert 2 <= len(starts) <= about["RestartCount"] + 1
+    assert len(lines) <= 15 * (about["RestartCount"] + 1)
+    assert bounds, "nothing bounds the log"
 
 
 # Every variable, one kind of mistake at a time ------------------------------------------------------------------------
@@ -157,7 +217,6 @@ def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
 MISTAKES = {
     "empty": "",
     "garbage": f"{CANARY} *",
-    "newline": f"{CANARY}\n*",
     "dollar": f"${CANARY}",
 }
 
@@ -195,6 +254,23 @@ def test_every_variable_with_the_same_mistake_is_named(
     result, seconds = start(stack, service, dict.fromkeys(names, MISTAKES[mistake]))
 
     assert_refused(result, seconds, set(names))
+
+
+LISTS = {"DJANGO_ALLOWED_HOSTS", "NGINX_TRUSTED_PROXIES"}
+"""Around an item of these a newline is a space like any other."""
+
+
+@pytest.mark.parametrize("service", [*APPLICATION, "nginx"])
+def test_every_variable_that_ends_with_a_newline_is_named(service: str, stack: Stack, checkout: Path) -> None:
+    values = dict(re.findall(r"(?m)^#?([A-Z][A-Z0-9_]*)=(.+)$", example(checkout)))
+    names = [name for name in read_by(checkout, service) if name in values and name not in LISTS]
+    assert len(names) > 5
+
+    accepted, _ = start(stack, "nginx", {name: f"{values[name]}\n" for name in LISTS}, "--test")
+    refused, seconds = start(stack, service, {name: f"{values[name]}\n" for name in names})
+
+    assert accepted.returncode == 0, accepted.stderr
+    assert_refused(refused, seconds, set(names))
 
 
 SECRETS = ["DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD"]

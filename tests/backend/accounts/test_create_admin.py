@@ -1,6 +1,7 @@
 """The account of an administrator, made on the command line."""
 
 import re
+import sys
 from io import StringIO
 from unittest.mock import patch
 
@@ -126,6 +127,31 @@ def test_without_a_terminal_it_asks_nobody(manage: Python) -> None:
 
     assert done.returncode == 1
     assert done.stderr == "CommandError: There is no terminal to ask for the password at. Use --generate.\n"
+
+
+def test_without_a_name_and_a_terminal_it_asks_nobody(manage: Python) -> None:
+    done = manage("create_admin", "--generate", POSTGRES_DB=str(connection.settings_dict["NAME"]))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "CommandError: No name was given, and there is no terminal to ask for one at. Add it: create_admin NAME.\n"
+    )
+
+
+@pytest.mark.parametrize(("typed_name", "made"), [("root\n", True), ("\n", False), ("", False)])
+def test_a_name_that_was_not_given_is_asked_for(typed: list[str], typed_name: str, made: bool) -> None:
+    typed += [GOOD, GOOD]
+    sys.stdin.write(typed_name)
+    sys.stdin.seek(0)
+
+    if made:
+        out, err = run()
+        assert (out, err.startswith("Name: root is an administrator now.\n")) == ("", True)
+    else:
+        with pytest.raises(CommandError, match=r"username: .* Nothing was changed\."):
+            run()
+
+    assert User.objects.filter(username="root").exists() == made
 
 
 def test_of_two_at_once_the_slower_one_changes_nothing() -> None:

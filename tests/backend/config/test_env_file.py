@@ -56,40 +56,26 @@ def check_file(path: Path, *options: str, **variables: str) -> "subprocess.Compl
 # How it is read -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("X=a", "a"),
-        ("X=", ""),
-        ("X=a b", "a b"),
-        ("X=a # why", "a"),
-        ("X= # why", ""),
-        ("X=a#b", "a#b"),
-        ("X='a b'", "a b"),
-        ("X='$a'", "$a"),
-        ("X='a' # why", "a"),
-        ('X="a b"', "a b"),
-        ('X="a\\"b"', 'a"b'),
-        ('X="a\\nb"', "a\nb"),
-        ("export X=a", "a"),
-        ("X=a=b", "a=b"),
-        ("X=a\nX=b", "b"),
-    ],
-)
-def test_file_is_read_as_compose_reads_it(line: str, value: str) -> None:
-    assert parse(f"# comment\n\n{line}\n") == ({"X": value}, [])
+# Which lines are read, and as what, is in tests/deployment/test_env_lines.py, for everything that reads them.
 
 
-@pytest.mark.parametrize("line", ["X", f"{CANARY}", f"X = {CANARY}", f"x-y={CANARY}", f"= {CANARY}"])
+@pytest.mark.parametrize("line", ["X", f"{CANARY}", f"x-y={CANARY}", f"= {CANARY}", f"'X'={CANARY}"])
 def test_line_that_sets_nothing_is_named_by_its_number(line: str) -> None:
     assert problems(f"{SOUND}{line}\n") == ["Line 2 of .env is not NAME=value. Mend or remove it."]
 
 
-@pytest.mark.parametrize("value", [f"'{CANARY}", f'"{CANARY}', f"'{CANARY}' x"])
-def test_quote_that_does_not_end_is_named(value: str) -> None:
-    (problem,) = problems(f"{SOUND}HTTP_PORT={value}\n")
+def test_line_that_is_not_read_alike_is_named_by_its_variable_and_number() -> None:
+    assert problems(f"{SOUND}\nHTTP_PORT='{CANARY}\n") == [
+        "HTTP_PORT in line 3 of .env is written in a way that not everything reads alike. Accepted: NAME=value, with"
+        " nothing before the name, around the = or after the value, be it a space or a carriage return; in single"
+        " quotes a value that holds a quote, a $, or a # after a space; no backslash."
+    ]
 
-    assert problem.startswith("HTTP_PORT has a quote that does not end")
+
+def test_last_line_of_a_variable_counts() -> None:
+    assert parse("X=a\nX=b\n").values == {"X": "b"}
+    assert parse("X=a\nexport X=b\n").values == {}
+    assert parse("export X=a\nX=b\n").values == {"X": "b"}
 
 
 def test_example_is_accepted(folder: Path) -> None:
@@ -106,7 +92,9 @@ def test_example_with_every_default_spelled_out_is_accepted(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "bad", ["", CANARY + " *", f'"{CANARY}\\n*"', f"${CANARY}", f'"${{{CANARY}}}"'], ids=["", "x", "\\n", "$", "${"]
+    "bad",
+    ["", CANARY + " *", CANARY + "*", f'"{CANARY}\\n*"', f"${CANARY}", f'"${{{CANARY}}}"'],
+    ids=["", "x", "*", "\\n", "$", "${"],
 )
 @pytest.mark.parametrize("variable", SET_IN_FILE, ids=named)
 def test_bad_value_of_any_variable_is_named_and_not_shown(variable: Variable[Any], bad: str) -> None:
@@ -115,6 +103,48 @@ def test_bad_value_of_any_variable_is_named_and_not_shown(variable: Variable[Any
     (problem,) = problems("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     assert problem.startswith(f"{variable.name} ")
+
+
+IMAGES = ["PYTHON_IMAGE", "POSTGRES_IMAGE", "NGINX_IMAGE", "DEBIAN_IMAGE"]
+NAMES_OF_IMAGES = ["BACKEND_IMAGE", "NGINX_PROXY_IMAGE", "DB_IMAGE"]
+A_NAME = ["a", "a/b__c-d.e", "registry.example.com/a", "localhost:5000/a/b", "[::1]:5000/a"]
+
+
+@pytest.mark.parametrize("value", [*A_NAME, "a:1", "standin/a:3.14", "h:5000/a:1@sha256:" + "0" * 64])
+@pytest.mark.parametrize("name", IMAGES)
+def test_image_is_accepted_as_the_engine_takes_it(name: str, value: str) -> None:
+    assert problems(f"{SOUND}{name}={value}\n") == []
+
+
+@pytest.mark.parametrize("value", ["???", "a:b:c", "A", "a b", "a/", "/a", "a:", "a@sha256:1", "-a", "a//b", "a..b"])
+@pytest.mark.parametrize("name", [*IMAGES, *NAMES_OF_IMAGES])
+def test_what_is_no_image_is_refused(name: str, value: str) -> None:
+    (problem,) = problems(f"{SOUND}{name}={value}\n")
+
+    assert problem.startswith(f"{name} is malformed.")
+
+
+@pytest.mark.parametrize("value", A_NAME)
+@pytest.mark.parametrize("name", NAMES_OF_IMAGES)
+def test_name_of_an_image_has_no_tag(name: str, value: str) -> None:
+    assert problems(f"{SOUND}{name}={value}\n") == []
+    assert problems(f"{SOUND}{name}={value}:1\n")[0].startswith(f"{name} is malformed.")
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        *((good, True) for good in ("127.0.0.1", "0.0.0.0", "192.0.2.7", "[::]", "[::1]", "[2001:db8::7]")),  # noqa: S104 # read
+        *(
+            (bad, False)
+            for bad in (":::", "999.1.1.1", "::1", "1.2.3", "[127.0.0.1]", "[fe80::1%0]", "localhost", "[]")
+        ),
+    ],
+)
+def test_address_to_publish_on_is_one_that_compose_takes(value: str, accepted: bool) -> None:
+    assert [item.split(".")[0] for item in problems(f"{SOUND}BIND_ADDRESS={value}\n")] == (
+        [] if accepted else ["BIND_ADDRESS is no address"]
+    )
 
 
 def test_required_variable_that_is_missing_is_named() -> None:
@@ -147,6 +177,11 @@ def test_values_that_contradict_each_other_are_named() -> None:
         ("HTTPPORT", "HTTP_PORT"),
         ("WEB_CONCURENCY", "WEB_CONCURRENCY"),
         ("BIND_ADRESS", "BIND_ADDRESS"),
+        ("BIND_ADDR", "BIND_ADDRESS"),
+        ("HTTPS_PORTS", "HTTPS_PORT"),
+        ("TLS_CERT", "TLS_CERT_FILE"),
+        ("TLS_CERTIFICATE_FILE", "TLS_CERT_FILE"),
+        ("PYTHON_IMG", "PYTHON_IMAGE"),
     ],
 )
 def test_name_that_was_mistyped_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
@@ -155,7 +190,22 @@ def test_name_that_was_mistyped_is_named_with_the_one_that_was_meant(name: str, 
     assert problem.startswith(f"{name} is unknown. Did you mean {meant}? ")
 
 
-@pytest.mark.parametrize("name", ["COMPOSE_PROJECT_NAME", "DOCKER_HOST", "TZ", "MY_OWN", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    "name", ["TLS_KEY", "TLS_CERT_PATH", "TLS_ENABLED", "HTTPS_ENABLED", "RELEASE_NAME", "WEB_THREADS"]
+)
+def test_name_that_begins_like_a_variable_is_refused(name: str) -> None:
+    (problem,) = problems(f"{SOUND}{name}={CANARY}\n")
+
+    assert problem.startswith(f"{name} is unknown. ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("COMPOSE_PROJECT_NAME", "DOCKER_HOST", "TZ", "MY_OWN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"),
+        *("PYTHONPATH", "PYTHON_CPU_COUNT", "DEBIAN_FRONTEND"),
+    ],
+)
 def test_name_of_something_else_is_left_alone(name: str) -> None:
     assert problems(f"{SOUND}{name}=x\n") == []
 

@@ -1,6 +1,7 @@
 """The upkeep process: what it removes, what it survives, and when it says that all is well."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def test_what_has_expired_is_removed_and_said_and_the_rest_stays(alice: User, ca
         "removed 1 expired unconfirmed registrations",
         "removed 1 expired idempotency records",
     ]
+    assert re.fullmatch(r"upkeep removed 6 expired rows in \d+\.\d s", caplog.messages[-1])
 
 
 def test_many_rows_are_removed_in_batches(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,7 @@ def beaten(file: Path) -> bool:
 
 
 def test_what_has_expired_is_removed_at_once_and_whenever_the_interval_has_passed(
-    turns: list[bool], monkeypatch: pytest.MonkeyPatch
+    turns: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, rounds = [1000.0], []
     pause = stopping.wait
@@ -245,11 +247,14 @@ def test_what_has_expired_is_removed_at_once_and_whenever_the_interval_has_passe
     monkeypatch.setattr(stopping, "wait", pass_time)
     monkeypatch.setattr("accounts.sessions.remove_expired", job)
     turns += [True] * 10
+    caplog.set_level("INFO")
 
     call_command("upkeep", every=3 * upkeep.TICK_SECONDS)
 
     assert rounds == [0, 15, 30, 45]
     assert clock == [1050]
+    said = [line for line in caplog.messages if line.startswith("upkeep removed")]
+    assert said == ["upkeep removed 0 expired rows in 0.0 s"] * len(rounds)
     stopping.clear()
 
 

@@ -26,14 +26,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the name and the options."""
-        parser.add_argument("username", help="the name of the account")
+        parser.add_argument("username", nargs="?", help="the name of the account; without one it is asked for")
         parser.add_argument("--email", default="", help="its address")
         parser.add_argument(
             "--generate", action="store_true", help="make a password and print it, once, as the only line on stdout"
         )
 
-    def handle(self, *args: Any, username: str, email: str, generate: bool, **options: Any) -> None:
+    def handle(self, *args: Any, username: str | None, email: str, generate: bool, **options: Any) -> None:
         """Make it, or say that it is there."""
+        if username is None:
+            username = self.ask_name()
         account = User(
             username=User.normalize_username(username), email=User.objects.normalize_email(email),
             is_staff=True, is_superuser=True,
@@ -66,6 +68,16 @@ class Command(BaseCommand):
             raise CommandError("The name is taken by an account that is no administrator. Choose another name.")
         self.stderr.write(f"{account.username} is an administrator already; nothing was changed.")
         return True
+
+    def ask_name(self) -> str:
+        """Return the name that was typed; the question is not on stdout, which is for a password that was made."""
+        if not sys.stdin.isatty():
+            raise CommandError(
+                "No name was given, and there is no terminal to ask for one at. Add it: create_admin NAME."
+            )
+        self.stderr.write("Name: ", ending="")
+        self.stderr.flush()
+        return sys.stdin.readline().strip()
 
     def ask(self, account: User) -> str:
         """Return a password that was typed twice and is accepted."""

@@ -7,6 +7,8 @@ from django.core.management.commands.migrate import Command as MigrateCommand
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
+from config.locks import require_session
+
 MIGRATE_LOCK = 7_262_001
 """The key of the advisory lock; any number that nothing else in this database uses."""
 
@@ -25,6 +27,7 @@ class Command(MigrateCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Migrate under the lock."""
+        require_session()
         with connection.cursor() as cursor:
             told = False
             # Asked again and again: a statement that waits for the lock has a snapshot, and CREATE INDEX CONCURRENTLY

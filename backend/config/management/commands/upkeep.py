@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from accounts.mail import deliver_due
 from config.env import EX_CONFIG, ConfigurationError, Environment, InvalidError, whole
 from config.errors import DATABASE_ERRORS, log_database_error
+from config.locks import require_session
 from config.upkeep import stopping
 
 UPKEEP_LOCK = 7_262_002
@@ -86,6 +87,7 @@ class Command(BaseCommand):
     def remove_expired(self) -> bool:
         """Run every job of ``settings.UPKEEP`` under the lock; return whether none failed."""
         well = True
+        began, total = monotonic(), 0
         with _lock() as alone:
             if not alone:
                 self.stderr.write("Another upkeep process is removing what has expired; nothing is left to do here.")
@@ -95,10 +97,13 @@ class Command(BaseCommand):
                 removed = _shielded(path, job)
                 well = well and removed is not None
                 for kind, count in (removed or {}).items():
+                    total += count
                     if count:
                         logger.info("removed %s expired %s", count, kind)
                 if stopping.is_set():
                     break
+        # Also where there was nothing: a log that is silent for days looks like a process that does nothing.
+        logger.info("upkeep removed %s expired rows in %.1f s", total, monotonic() - began)
         return well
 
     def deliver(self) -> bool:
@@ -126,6 +131,7 @@ def _shielded(path: str, job: Callable[[], dict[str, int]]) -> dict[str, int] | 
 @contextmanager
 def _lock() -> Iterator[bool]:
     """Hold the lock, unless another process has it; it ends with the connection, however that ends."""
+    require_session()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_lock(%s)", [UPKEEP_LOCK])
         alone = bool(cursor.fetchone()[0])
