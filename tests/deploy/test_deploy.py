@@ -1,6 +1,6 @@
 """./scripts/deploy and ./scripts/rollback under constant load: nobody notices, whatever goes wrong.
 
-DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5 KILLS=10.
+DEPLOYS, ROLLBACKS and KILLS set how many; .github/workflows/deployments.yml has a full run.
 """
 
 import json
@@ -479,17 +479,54 @@ def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_s
         before, killed, following = serving(site), site.release(), site.release()
         process = site.begin("deploy", killed)
         time.sleep(moment := chance.uniform(0, usual))
-        kill_at_once(process)
+        kill_at_once(process, whole=bool(number % 2))
+        at = f"killed after {moment:.1f} s of {usual:.1f}, SEED={seed}"
 
-        assert site.stack.is_ready(), f"killed after {moment:.1f} s"
-        serve = set(site.backends())
-        assert {before, killed} & serve
+        assert site.stack.is_ready(), at
+        in_service, serve = in_service_of(site), set(site.backends())
+        assert in_service in (before, killed), at
+        assert in_service in serve, at
 
         said = site.script("deploy", following).stderr
         # Of what one that is killed leaves behind, only this can be told from outside.
         assert serve != {before, killed} or CLEARS_UP in said, f"killed after {moment:.1f} s"
         site.assert_serves(following)
-        assert load.failures == [], f"killed after {moment:.1f} s of {usual:.1f}"
+        assert load.failures == [], at
+
+
+def in_service_of(site: Site) -> str:
+    """Return the release that the history says is in service."""
+    return [release for _, _, release, outcome in site.history() if outcome.startswith("in service")][-1]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["the script", "everything it has started"])
+@pytest.mark.parametrize(
+    ("moment", "lines"),
+    [
+        ("trying 127.", {"nginx": NO_STATIC_FILES}),
+        ("trying 127.", {"nginx": f"{NO_STATIC_FILES}\n{ANOTHER_PROGRAM}"}),
+        ("replacing upkeep", {"backend": NO_UPKEEP}),
+    ],
+)
+def test_a_release_whose_deployment_was_killed_before_it_was_tried_is_never_gone_back_to(
+    site: Site, load: Load, moment: str, lines: dict[str, str], *, whole: bool
+) -> None:
+    before, program, killed, broken = serving(site), site.nginx_program(), site.release(**lines), site.release(CRASHES)
+    with site.begin("deploy", killed) as process:
+        assert process.stderr
+        assert any(moment in line for line in process.stderr)
+        kill_at_once(process, whole=whole)
+    serve = set(site.backends())
+
+    failed = site.script("deploy", broken, check=False)
+
+    assert serve == {before, killed}
+    assert f"{CLEARS_UP}release {before} serves" in failed.stderr
+    assert f"release {before} serves as before" in failed.stderr
+    site.assert_serves(before)
+    assert site.nginx_program() == program
+    assert [release for _, _, release, outcome in site.history()[-4:] if outcome == "in service"] == [before]
+    assert load.failures == []
 
 
 def finding(site: Site) -> dict[str, str]:
@@ -550,6 +587,11 @@ def test_releases_are_pulled_from_a_registry(site: Site, registry: str, load: Lo
     for release in (first, second):
         publish(registry, release)
 
+    with site.begin("deploy") as process:
+        assert process.stderr
+        assert any("building the images" in line for line in process.stderr)
+        time.sleep(1)
+        kill_at_once(process, whole=True)
     for release in (first, second):
         site.script("deploy", "--pull", release)
         site.assert_serves(release)
