@@ -6,6 +6,7 @@ DEPLOYS, ROLLBACKS and KILLS set how many; .github/workflows/deployments.yml has
 import json
 import os
 import random
+import shutil
 import signal
 import ssl
 import time
@@ -90,6 +91,12 @@ BROKEN = {
     "it cannot start": ({"backend": CANNOT_START}, "the application refuses its configuration", "broken on purpose"),
     "it answers with errors": ({"backend": ANSWERS_500}, "/api/transactions/ of a new backend answered 500", ""),
     "its migration fails": ({"backend": BAD_MIGRATION}, "a migration failed", "broken_on_purpose"),
+SLOW_COMPOSE = """#!/usr/bin/env bash
+set -e
+[[ $* == *" config --services" ]] || exec {docker} "$@"
+{docker} "$@" | sort | while read -r name; do echo "$name"; sleep 0.1; done
+"""
+
     "its static files are missing": (
         {"nginx": NO_STATIC_FILES},
         "the API does not answer as it should",
@@ -346,7 +353,15 @@ def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: 
     site.assert_serves(following)
 
 
-def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load) -> None:
+@pytest.fixture
+def slow_compose(tmp_path: Path) -> Path:
+    """A folder for PATH whose `docker` names the services of a Compose project slowly, that of backups first."""
+    (tmp_path / "docker").write_text(SLOW_COMPOSE.format(docker=shutil.which("docker")))
+    (tmp_path / "docker").chmod(0o755)
+    return tmp_path
+
+
+def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load, slow_compose: Path) -> None:
     before, release = serving(site), site.release(backend=HARMLESS_MIGRATION)
     checkout = site.stack.checkout
     service, script = checkout / "docker-compose.override.yml", checkout / "scripts/backup"
@@ -365,7 +380,14 @@ def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load) -
         service.unlink()
         script.unlink()
 
-    assert "backup" in plan
+    assert "\n 3. take a backup\n" in plan
+    assert "\n 3. take a backup\n" in slow
+    assert "\n 3. take no backup" in inactive.stdout
+    assert (
+        "no backup is taken: the service backup is in a profile that COMPOSE_PROFILES does not name" in inactive.stderr
+    )
+    assert unreadable.returncode == 1
+    assert "error: Compose refuses docker-compose.yml or .env" in unreadable.stderr
     assert failed.returncode == 1
     assert "the backup failed" in failed.stderr
     assert "the backup ran" in failed.stderr
@@ -454,6 +476,12 @@ def secure(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
 @pytest.mark.timeout(ONE_SECONDS * 5)
 def test_a_release_is_tried_over_tls(site: Site, secure: tuple[Stack, ssl.SSLContext], seed: int) -> None:
+        slow = site.script("deploy", "--plan", release, PATH=f"{slow_compose}:{os.environ['PATH']}").stdout
+        service.write_text("services: {backup: {image: nothing, profiles: [nightly]}}\n")
+        inactive = site.script("deploy", "--plan", release)
+        service.write_text("services: {backup: {image: }}\n")
+        unreadable = site.script("deploy", "--plan", release, check=False)
+        service.write_text("services: {backup: {image: nothing, profiles: []}}\n")
     stack, trust = secure
     good, broken = site.release(), site.release(nginx=NOTHING_OVER_TLS)
 
