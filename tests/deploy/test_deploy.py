@@ -651,15 +651,20 @@ def publish(registry: str, release: str) -> None:
         docker("image", "rm", name)
 
 
-def test_there_is_one_deployment_at_a_time(site: Site) -> None:
+def test_while_a_deployment_runs_nothing_else_changes_the_containers(site: Site) -> None:
     release, other = site.release(), site.release()
     process = site.begin("deploy", release)
     eventually(lambda: site.history()[-1][2:] == [release, "started"], within=60, what="the first has begun")
 
-    second = site.script("deploy", other, check=False)
+    refused = {
+        command[0]: site.script(*command, check=False)
+        for command in (("deploy", other), ("up", "--detach"), ("down",), ("init", "--rotate", "jwt"))
+    }
     process.communicate(timeout=ONE_SECONDS)
 
-    assert second.returncode == 1
-    assert "another deployment or rotation runs" in second.stderr
+    for name, done in refused.items():
+        assert done.returncode == 1, name
+        assert f"changed by process {process.pid}: " in done.stderr
+        assert f"scripts/deploy {release}\n  next: wait until it has ended\n" in done.stderr
     assert process.returncode == 0
     site.assert_serves(release)
