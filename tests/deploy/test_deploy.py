@@ -77,6 +77,11 @@ ADDED_COLUMN = rf"""RUN printf '%s\n' 'from django.db import migrations' \
     > /app/transactions/migrations/0996_note.py"""
 BACKUP = """#!/usr/bin/env bash
 set -e
+MIGRATE_LOCK = 7262001
+IMPATIENT = "RUN sed -i 's/^LOCK_SECONDS = .*/LOCK_SECONDS = 3/' /app/config/management/commands/migrate.py"
+KNOWS_NO_THREADS = (
+    "RUN grep -rl GUNICORN_THREADS /app --include=*.py | xargs sed -i s/GUNICORN_THREADS/GUNICORN_STRINGS/g"
+)
 docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
   -c "SELECT count(*) FROM django_migrations WHERE name = '0997_harmless'" >>var/backups
 echo "the backup ran"
@@ -351,6 +356,24 @@ def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: 
     assert answered == [HTTPStatus.OK, HTTPStatus.CREATED]
     assert all(answer.result().elapsed.total_seconds() > 8 for answer in answers), "the old release did not have them"
     site.assert_serves(following)
+
+
+def test_a_lock_of_migrations_that_somebody_holds_ends_the_deployment_with_who_that_is(site: Site) -> None:
+    before, release = serving(site), site.release(IMPATIENT)
+    holder = f"SELECT pg_advisory_lock({MIGRATE_LOCK}), pg_sleep(600)"
+    psql = f"psql -X -h 127.0.0.1 -U transactions_migrator -d transactions -c '{holder}' >/dev/null 2>&1 &"
+    find = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+    site.stack.container("db").execute("sh", "-c", psql)
+    eventually(lambda: site.stack.sql(find).stdout, within=10, what="the lock is held")
+    pid = site.stack.sql(find).stdout.strip()
+
+    failed = site.script("deploy", release, check=False)
+    site.stack.sql(f"SELECT pg_terminate_backend({pid})")
+
+    assert failed.returncode == 1
+    assert f"release {release} was not deployed: another process holds the lock of migrations" in failed.stderr
+    assert f"process {pid} of the database server, for the role transactions_migrator at " in failed.stderr
+    site.assert_serves(before)
 
 
 @pytest.fixture
