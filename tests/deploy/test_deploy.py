@@ -58,6 +58,8 @@ ANOTHER_PROGRAM = "RUN echo another >> $(command -v nginx)"
 NGINX_DOES_NOT_START = r"""RUN mv $(command -v nginx) /tmp/nginx \
     && printf '#!/bin/sh\ncase "$*" in *-t* | -v) exit 0 ;; esac\nexit 1\n' > /usr/sbin/nginx \
     && chmod 0755 /usr/sbin/nginx"""
+ENTRY_POINT_ENDS = r"""RUN sed -i 's|^    /0)$|&\n      echo broken on purpose >\&2; exit 1|' /entrypoint.sh"""
+MOMENT_SECONDS = 3
 NO_STATIC_FILES = "RUN sed -i 's|include snippets/static-files.conf;|return 404;|' /etc/nginx/snippets/application.conf"
 NOTHING_OVER_TLS = r"""RUN sed -i 's|include snippets/application.conf;|location / { return 404; }|' \
     /etc/nginx/servers/https.conf.template"""
@@ -287,6 +289,42 @@ def test_the_container_of_nginx_is_made_anew_on_request_only(site: Site) -> None
     assert site.nginx_id() != before
     assert site.variables()["NGINX_RELEASE"] == release
     site.assert_serves(release)
+
+
+def test_a_container_of_nginx_that_does_not_start_is_replaced_by_the_one_before(site: Site) -> None:
+    before, release = site.stack.container("nginx"), site.release(nginx=ENTRY_POINT_ENDS)
+
+    failed = site.script("deploy", "--recreate-nginx", release, check=False)
+
+    assert failed.returncode == 1
+    assert f"release {release} is in service, but not everything was cleared up" in failed.stderr
+    assert "broken on purpose" in failed.stderr
+    assert site.stack.containers("nginx") == [before]
+    assert site.variables()["NGINX_RELEASE"] != release
+    site.assert_serves(release)
+
+
+def test_what_of_nginx_only_a_new_container_changes_is_said_and_takes_a_moment(
+    site: Site, deployed: str, seed: int
+) -> None:
+    limit = ("inspect", "--format", "{{.HostConfig.Memory}}")
+    with site.configured(NGINX_MEMORY_MB="131"):
+        said = site.script("deploy", deployed).stderr
+        kept = docker(*limit, site.stack.container("nginx").id).stdout
+        with Load(site.stack, seed=seed) as load:
+            quiet = site.script("deploy", "--recreate-nginx", deployed).stderr
+        made = docker(*limit, site.stack.container("nginx").id).stdout
+    site.script("deploy", "--recreate-nginx", deployed)
+
+    assert "of the nginx container the memory limit differ" in said
+    assert "./scripts/deploy --recreate-nginx" in said
+    assert int(kept) != 131 * 2**20
+    assert int(made) == 131 * 2**20
+    assert "differ from docker-compose.yml" not in quiet
+    # Clients that came meanwhile were refused, for no longer than that.
+    moments = [failure.split()[0] for failure in load.failures]
+    seconds = [sum(int(part) * unit for part, unit in zip(at.split(":"), (3600, 60, 1), strict=True)) for at in moments]
+    assert not seconds or max(seconds) - min(seconds) <= MOMENT_SECONDS, load.failures
 
 
 def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
