@@ -22,7 +22,7 @@ import pytest
 
 from tests.deploy.conftest import IMAGES, Site, kill_at_once
 from tests.operations.certificates import Authority, Files
-from tests.stack.containers import Stack, docker, eventually, free_port, run
+from tests.stack.containers import PATIENCE, Stack, docker, eventually, free_port, run
 from tests.stack.images import built
 from tests.stack.load import Load
 from tests.stack.people import connect, sign_up
@@ -60,6 +60,8 @@ NGINX_DOES_NOT_START = r"""RUN mv $(command -v nginx) /tmp/nginx \
     && chmod 0755 /usr/sbin/nginx"""
 ENTRY_POINT_ENDS = r"""RUN sed -i 's|^    /0)$|&\n      echo broken on purpose >\&2; exit 1|' /entrypoint.sh"""
 MOMENT_SECONDS = 3
+"""The longest that the port refuses connections, on a host of its own."""
+
 NO_STATIC_FILES = "RUN sed -i 's|include snippets/static-files.conf;|return 404;|' /etc/nginx/snippets/application.conf"
 NOTHING_OVER_TLS = r"""RUN sed -i 's|include snippets/application.conf;|location / { return 404; }|' \
     /etc/nginx/servers/https.conf.template"""
@@ -304,27 +306,26 @@ def test_a_container_of_nginx_that_does_not_start_is_replaced_by_the_one_before(
     site.assert_serves(release)
 
 
-def test_what_of_nginx_only_a_new_container_changes_is_said_and_takes_a_moment(
-    site: Site, deployed: str, seed: int
-) -> None:
-    limit = ("inspect", "--format", "{{.HostConfig.Memory}}")
+def test_what_of_nginx_only_a_new_container_changes_is_said_and_takes_a_moment(site: Site, seed: int) -> None:
+    release, limit = site.release(), ("inspect", "--format", "{{.HostConfig.Memory}}")
     with site.configured(NGINX_MEMORY_MB="131"):
-        said = site.script("deploy", deployed).stderr
+        said = site.script("deploy", release).stderr
         kept = docker(*limit, site.stack.container("nginx").id).stdout
         with Load(site.stack, seed=seed) as load:
-            quiet = site.script("deploy", "--recreate-nginx", deployed).stderr
+            quiet = site.script("deploy", "--recreate-nginx", release).stderr
         made = docker(*limit, site.stack.container("nginx").id).stdout
-    site.script("deploy", "--recreate-nginx", deployed)
+    site.script("deploy", "--recreate-nginx", release)
 
     assert "of the nginx container the memory limit differ" in said
     assert "./scripts/deploy --recreate-nginx" in said
     assert int(kept) != 131 * 2**20
     assert int(made) == 131 * 2**20
     assert "differ from docker-compose.yml" not in quiet
-    # Clients that came meanwhile were refused, for no longer than that.
-    moments = [failure.split()[0] for failure in load.failures]
-    seconds = [sum(int(part) * unit for part, unit in zip(at.split(":"), (3600, 60, 1), strict=True)) for at in moments]
-    assert not seconds or max(seconds) - min(seconds) <= MOMENT_SECONDS, load.failures
+    # Clients that came meanwhile were refused, for no longer than that; nobody was told that the service is down.
+    assert not [failure for failure in load.failures if " 50" in failure]
+    moments = [time.strptime(failure.split()[0], "%H:%M:%S") for failure in load.failures]
+    seconds = [at.tm_hour * 3600 + at.tm_min * 60 + at.tm_sec for at in moments]
+    assert not seconds or max(seconds) - min(seconds) <= MOMENT_SECONDS * PATIENCE, load.failures
 
 
 def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
@@ -394,7 +395,7 @@ def test_a_rollback_leaves_the_schema_and_the_release_before_lives_with_it(site:
 
 
 def test_the_plan_of_a_rollback_names_the_release_before_and_does_nothing(site: Site) -> None:
-    before, release = serving(site), site.release(HARMLESS_MIGRATION)
+    before, release = serving(site), site.release(HARMLESS_MIGRATION.replace("0997_", "0995_"))
     pending = site.script("deploy", "--plan", release).stdout
     site.script("deploy", release)
     state = (site.stack.containers("backend"), site.variables(), site.history())
@@ -402,7 +403,7 @@ def test_the_plan_of_a_rollback_names_the_release_before_and_does_nothing(site: 
     applied = site.script("deploy", "--plan", release).stdout
     plan = site.script("rollback", "--plan").stdout
 
-    assert f"run the migrations of {release}: \n    transactions.0997_harmless\n" in pending
+    assert f"run the migrations of {release}: \n    transactions.0995_harmless\n" in pending
     assert f"run the migrations of {release}: none is pending" in applied
     assert f"In service: release {release} (" in plan
     assert f"To deploy:  release {before} (" in plan
