@@ -84,6 +84,7 @@ IMPATIENT = "RUN sed -i 's/^LOCK_SECONDS = .*/LOCK_SECONDS = 3/' /app/config/man
 KNOWS_NO_THREADS = (
     "RUN grep -rl GUNICORN_THREADS /app --include=*.py | xargs sed -i s/GUNICORN_THREADS/GUNICORN_STRINGS/g"
 )
+SERVICE = "services: {{backup: {{image: nothing, network_mode: none, profiles: [{profiles}]}}}}\n"
 BACKUP = """#!/usr/bin/env bash
 set -e
 docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
@@ -466,16 +467,16 @@ def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load, s
     service, script = checkout / "docker-compose.override.yml", checkout / "scripts/backup"
     backups, no_room = checkout / "var/backups", checkout / "var/no-room"
     try:
-        service.write_text("services: {backup: {image: nothing, profiles: []}}\n")
+        service.write_text(SERVICE.format(profiles=""))
         script.write_text(BACKUP)
         script.chmod(0o755)
         plan = site.script("deploy", "--plan", release).stdout
         slow = site.script("deploy", "--plan", release, PATH=f"{slow_compose}:{os.environ['PATH']}").stdout
-        service.write_text("services: {backup: {image: nothing, profiles: [nightly]}}\n")
+        service.write_text(SERVICE.format(profiles="nightly"))
         inactive = site.script("deploy", "--plan", release)
         service.write_text("services: {backup: {image: }}\n")
         unreadable = site.script("deploy", "--plan", release, check=False)
-        service.write_text("services: {backup: {image: nothing, profiles: []}}\n")
+        service.write_text(SERVICE.format(profiles=""))
         no_room.touch()
         failed = site.script("deploy", release, check=False)
         serves = serving(site)
