@@ -49,6 +49,7 @@ readonly DEPLOYMENT_URL=http://127.0.0.1:8081/deployment
 # The libraries that belong to the loader of the container.
 readonly LIBC='/lib(c|m|dl|rt|pthread|resolv|util)\.so[^/]*$'
 readonly UNTIL_RESOLVED='# until resolved'
+readonly SERVE_LOCK=/tmp/serve.lock
 readonly RELOAD_SECONDS=15
 readonly EX_USAGE=64
 readonly EX_CONFIG=78
@@ -660,7 +661,12 @@ main() {
       rm -f "$PAIR"
       [[ $1 == --test ]] || hand_over "${@:2}"
       ;;
-    --serve/2) serve "$2" ;;
+    --serve/2)
+      # One at a time: a deployment that was killed leaves its own under way.
+      exec 8>"$SERVE_LOCK"
+      flock 8
+      serve "$2"
+      ;;
     --serving/1) serving ;;
     --image/1) image_id ;;
     --stays/1) staying_id ;;

@@ -20,7 +20,7 @@
 #   host_python         the newest Python of this host that is new enough
 #   wait_until_ready    waits for a URL
 #   setting             one variable, as Compose would see it
-#   take_deploy_lock    one deployment or rotation at a time
+#   take_deploy_lock    one deployment, rotation, up or down at a time
 #   containers_of       the ids of the containers of a service
 #   start_more          creates and starts the containers of a service that are missing
 #   replace_backends    new backend containers in place of the old, one after another, without a failed request
@@ -309,16 +309,18 @@ replace_backends() {
   { compose rm --stop --force upkeep && start_and_wait upkeep 1; } >>"$log" 2>&1
 }
 
-# take_deploy_lock: deployments and rotations replace containers, so there is one at a time. What a killed run had started
-# holds the lock until it ends.
+# take_deploy_lock: deployments, rotations, up and down replace containers, so there is one at a time. What a killed run
+# had started holds the lock until it ends.
 take_deploy_lock() {
-  local lock=var/deploy.lock holder
+  local lock=var/deploy.lock holder command
   mkdir -p var
   exec 9<>"$lock"
   if ! flock --nonblock 9; then
     read -r holder <"$lock" || true
     if [[ -n ${holder-} ]] && kill -0 "$holder" 2>/dev/null; then
-      die "another deployment or rotation runs in this checkout (process $holder)" "wait until it has ended"
+      command=$(tr '\0' ' ' 2>/dev/null <"/proc/$holder/cmdline") || true
+      die "the containers of this checkout are being changed by process $holder${command:+: ${command% }}" \
+        "wait until it has ended"
     fi
     info "waiting for what an earlier run has left running"
     flock --timeout 180 9 || die "something of an earlier run still runs" "find what holds $PWD/$lock open and end it"

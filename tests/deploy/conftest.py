@@ -32,7 +32,7 @@ class Site:
     """The release that it was started with."""
     made: list[str] = field(default_factory=list)
 
-    def script(self, name: str, *arguments: str, check: bool = True) -> Result:
+    def script(self, name: str, *arguments: str, check: bool = True, **variables: str) -> Result:
         """Run one of the checkout's scripts, without a terminal."""
         return run(
             str(self.stack.checkout / "scripts" / name),
@@ -40,16 +40,18 @@ class Site:
             check=check,
             timeout=DEPLOYMENT_SECONDS,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **variables},
         )
 
     def begin(self, name: str, *arguments: str) -> "subprocess.Popen[str]":
-        """Start one of the checkout's scripts, and leave it running."""
+        """Start one of the checkout's scripts in a session of its own, and leave it running."""
         return subprocess.Popen(
             [self.stack.checkout / "scripts" / name, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def release(self, backend: str = "", nginx: str = "") -> str:
@@ -186,9 +188,16 @@ def load(site: Site, seed: int) -> Iterator[Load]:
     load.assert_whole()
 
 
-def kill_at_once(process: "subprocess.Popen[str]") -> None:
-    """End the script as an operator's mistake or the kernel would: without a chance to clear up."""
-    process.send_signal(signal.SIGKILL)
+def kill_at_once(process: "subprocess.Popen[str]", *, whole: bool = False) -> None:
+    """End the script as an operator's mistake or the kernel would: without a chance to clear up.
+
+    ``whole``: with everything that it has started, as when its session ends.
+    """
+    if whole:
+        # By session, not by group: the script gives its long steps groups of their own.
+        subprocess.run(["pkill", "-KILL", "--session", str(process.pid)], check=False)
+    else:
+        process.send_signal(signal.SIGKILL)
     process.wait(timeout=10)
     if process.stderr:
         process.stderr.close()

@@ -1,11 +1,12 @@
 """./scripts/deploy and ./scripts/rollback under constant load: nobody notices, whatever goes wrong.
 
-DEPLOYS, ROLLBACKS and KILLS set how many; a full run has DEPLOYS=20 ROLLBACKS=5 KILLS=10.
+DEPLOYS, ROLLBACKS and KILLS set how many; .github/workflows/deployments.yml has a full run.
 """
 
 import json
 import os
 import random
+import shutil
 import signal
 import ssl
 import time
@@ -21,7 +22,7 @@ import pytest
 
 from tests.deploy.conftest import IMAGES, Site, kill_at_once
 from tests.operations.certificates import Authority, Files
-from tests.stack.containers import Stack, docker, eventually, free_port, run
+from tests.stack.containers import PATIENCE, Stack, docker, eventually, free_port, run
 from tests.stack.images import built
 from tests.stack.load import Load
 from tests.stack.people import connect, sign_up
@@ -57,6 +58,10 @@ ANOTHER_PROGRAM = "RUN echo another >> $(command -v nginx)"
 NGINX_DOES_NOT_START = r"""RUN mv $(command -v nginx) /tmp/nginx \
     && printf '#!/bin/sh\ncase "$*" in *-t* | -v) exit 0 ;; esac\nexit 1\n' > /usr/sbin/nginx \
     && chmod 0755 /usr/sbin/nginx"""
+ENTRY_POINT_ENDS = r"""RUN sed -i 's|^    /0)$|&\n      echo broken on purpose >\&2; exit 1|' /entrypoint.sh"""
+MOMENT_SECONDS = 3
+"""The longest that the port refuses connections, on a host of its own."""
+
 NO_STATIC_FILES = "RUN sed -i 's|include snippets/static-files.conf;|return 404;|' /etc/nginx/snippets/application.conf"
 NOTHING_OVER_TLS = r"""RUN sed -i 's|include snippets/application.conf;|location / { return 404; }|' \
     /etc/nginx/servers/https.conf.template"""
@@ -74,6 +79,12 @@ ADDED_COLUMN = rf"""RUN printf '%s\n' 'from django.db import migrations' \
     '    dependencies = [("transactions", "{LATEST}")]' \
     '    operations = [migrations.RunSQL("ALTER TABLE transactions_transaction ADD COLUMN note text")]' \
     > /app/transactions/migrations/0996_note.py"""
+MIGRATE_LOCK = 7262001
+IMPATIENT = "RUN sed -i 's/^LOCK_SECONDS = .*/LOCK_SECONDS = 3/' /app/config/management/commands/migrate.py"
+KNOWS_NO_THREADS = (
+    "RUN grep -rl GUNICORN_THREADS /app --include=*.py | xargs sed -i s/GUNICORN_THREADS/GUNICORN_STRINGS/g"
+)
+SERVICE = "services: {{backup: {{image: nothing, network_mode: none, profiles: [{profiles}]}}}}\n"
 BACKUP = """#!/usr/bin/env bash
 set -e
 docker compose exec -T db psql -X -At -h 127.0.0.1 -U postgres -d transactions \\
@@ -82,6 +93,12 @@ echo "the backup ran"
 ! [[ -e var/no-room ]]
 """
 """Stands for whatever makes one: it notes what was migrated by then."""
+
+SLOW_COMPOSE = """#!/usr/bin/env bash
+set -e
+[[ $* == *" config --services" ]] || exec {docker} "$@"
+{docker} "$@" | sort | while read -r name; do echo "$name"; sleep 0.1; done
+"""
 
 CLEARS_UP = "an earlier run did not end: "
 
@@ -277,6 +294,41 @@ def test_the_container_of_nginx_is_made_anew_on_request_only(site: Site) -> None
     site.assert_serves(release)
 
 
+def test_a_container_of_nginx_that_does_not_start_is_replaced_by_the_one_before(site: Site) -> None:
+    before, release = site.stack.container("nginx"), site.release(nginx=ENTRY_POINT_ENDS)
+
+    failed = site.script("deploy", "--recreate-nginx", release, check=False)
+
+    assert failed.returncode == 1
+    assert f"release {release} is in service, but not everything was cleared up" in failed.stderr
+    assert "broken on purpose" in failed.stderr
+    assert site.stack.containers("nginx") == [before]
+    assert site.variables()["NGINX_RELEASE"] != release
+    site.assert_serves(release)
+
+
+def test_what_of_nginx_only_a_new_container_changes_is_said_and_takes_a_moment(site: Site, seed: int) -> None:
+    release, limit = site.release(), ("inspect", "--format", "{{.HostConfig.Memory}}")
+    with site.configured(NGINX_MEMORY_MB="131"):
+        said = site.script("deploy", release).stderr
+        kept = docker(*limit, site.stack.container("nginx").id).stdout
+        with Load(site.stack, seed=seed) as load:
+            quiet = site.script("deploy", "--recreate-nginx", release).stderr
+        made = docker(*limit, site.stack.container("nginx").id).stdout
+    site.script("deploy", "--recreate-nginx", release)
+
+    assert "of the nginx container the memory limit differ" in said
+    assert "./scripts/deploy --recreate-nginx" in said
+    assert int(kept) != 131 * 2**20
+    assert int(made) == 131 * 2**20
+    assert "differ from docker-compose.yml" not in quiet
+    # Clients that came meanwhile were refused, for no longer than that; nobody was told that the service is down.
+    assert not [failure for failure in load.failures if " 50" in failure]
+    moments = [time.strptime(failure.split()[0], "%H:%M:%S") for failure in load.failures]
+    seconds = [at.tm_hour * 3600 + at.tm_min * 60 + at.tm_sec for at in moments]
+    assert not seconds or max(seconds) - min(seconds) <= MOMENT_SECONDS * PATIENCE, load.failures
+
+
 def test_after_a_broken_release_the_next_one_is_deployed(site: Site, load: Load) -> None:
     site.script("deploy", site.release(backend=CRASHES), check=False)
     good = site.release()
@@ -308,6 +360,24 @@ def test_a_migration_waits_for_a_table_only_for_a_moment_and_tries_again(site: S
     site.assert_serves(release)
 
 
+def test_a_lock_of_migrations_that_somebody_holds_ends_the_deployment_with_who_that_is(site: Site) -> None:
+    before, release = serving(site), site.release(IMPATIENT)
+    holder = f"SELECT pg_advisory_lock({MIGRATE_LOCK}), pg_sleep(600)"
+    psql = f"psql -X -h 127.0.0.1 -U transactions_migrator -d transactions -c '{holder}' >/dev/null 2>&1 &"
+    find = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+    site.stack.container("db").execute("sh", "-c", psql)
+    eventually(lambda: site.stack.sql(find).stdout, within=10, what="the lock is held")
+    pid = site.stack.sql(find).stdout.strip()
+
+    failed = site.script("deploy", release, check=False)
+    site.stack.sql(f"SELECT pg_terminate_backend({pid})")
+
+    assert failed.returncode == 1
+    assert f"release {release} was not deployed: another process holds the lock of migrations" in failed.stderr
+    assert f"process {pid} of the database server, for the role transactions_migrator at " in failed.stderr
+    site.assert_serves(before)
+
+
 def test_a_rollback_leaves_the_schema_and_the_release_before_lives_with_it(site: Site, load: Load) -> None:
     before, release = serving(site), site.release(backend=ADDED_COLUMN)
     columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'transactions_transaction'"
@@ -323,6 +393,43 @@ def test_a_rollback_leaves_the_schema_and_the_release_before_lives_with_it(site:
     site.assert_serves(before)
     assert site.stack.sql(applied).stdout == "1\n"
     assert int(site.stack.sql(columns).stdout) == at_first + 1
+
+
+def test_the_plan_of_a_rollback_names_the_release_before_and_does_nothing(site: Site) -> None:
+    before, release = serving(site), site.release(HARMLESS_MIGRATION.replace("0997_", "0995_"))
+    pending = site.script("deploy", "--plan", release).stdout
+    site.script("deploy", release)
+    state = (site.stack.containers("backend"), site.variables(), site.history())
+
+    applied = site.script("deploy", "--plan", release).stdout
+    plan = site.script("rollback", "--plan").stdout
+
+    assert f"run the migrations of {release}: \n    transactions.0995_harmless\n" in pending
+    assert f"run the migrations of {release}: none is pending" in applied
+    assert f"In service: release {release} (" in plan
+    assert f"To deploy:  release {before} (" in plan
+    assert "leave the database as it is" in plan
+    assert (site.stack.containers("backend"), site.variables(), site.history()) == state
+
+
+def test_a_rollback_to_a_release_that_refuses_a_newer_variable_is_told_what_to_do_and_changes_nothing(
+    site: Site,
+) -> None:
+    old, new = site.release(KNOWS_NO_THREADS), site.release()
+    site.script("deploy", old)
+    site.script("deploy", new)
+
+    with site.configured(GUNICORN_THREADS="4"):
+        plan = site.script("rollback", "--plan")
+        refused = site.script("rollback", check=False)
+
+    for said in (plan.stderr, refused.stderr):
+        assert "GUNICORN_THREADS is unknown" in said
+        assert "the application refuses its configuration" in said
+        assert "git checkout the commit of that release" in said
+    assert f"To deploy:  release {old} (" in plan.stdout
+    assert refused.returncode == 1
+    site.assert_serves(new)
 
 
 def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: Site) -> None:
@@ -346,16 +453,30 @@ def test_a_request_that_takes_long_is_answered_by_the_release_that_has_it(site: 
     site.assert_serves(following)
 
 
-def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load) -> None:
+@pytest.fixture
+def slow_compose(tmp_path: Path) -> Path:
+    """A folder for PATH whose `docker` names the services of a Compose project slowly, that of backups first."""
+    (tmp_path / "docker").write_text(SLOW_COMPOSE.format(docker=shutil.which("docker")))
+    (tmp_path / "docker").chmod(0o755)
+    return tmp_path
+
+
+def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load, slow_compose: Path) -> None:
     before, release = serving(site), site.release(backend=HARMLESS_MIGRATION)
     checkout = site.stack.checkout
     service, script = checkout / "docker-compose.override.yml", checkout / "scripts/backup"
     backups, no_room = checkout / "var/backups", checkout / "var/no-room"
     try:
-        service.write_text("services: {backup: {image: nothing, profiles: []}}\n")
+        service.write_text(SERVICE.format(profiles=""))
         script.write_text(BACKUP)
         script.chmod(0o755)
         plan = site.script("deploy", "--plan", release).stdout
+        slow = site.script("deploy", "--plan", release, PATH=f"{slow_compose}:{os.environ['PATH']}").stdout
+        service.write_text(SERVICE.format(profiles="nightly"))
+        inactive = site.script("deploy", "--plan", release)
+        service.write_text("services: {backup: {image: }}\n")
+        unreadable = site.script("deploy", "--plan", release, check=False)
+        service.write_text(SERVICE.format(profiles=""))
         no_room.touch()
         failed = site.script("deploy", release, check=False)
         serves = serving(site)
@@ -365,7 +486,14 @@ def test_a_backup_is_taken_before_anything_is_migrated(site: Site, load: Load) -
         service.unlink()
         script.unlink()
 
-    assert "backup" in plan
+    assert "\n 3. take a backup\n" in plan
+    assert "\n 3. take a backup\n" in slow
+    assert "\n 3. take no backup" in inactive.stdout
+    assert (
+        "no backup is taken: the service backup is in a profile that COMPOSE_PROFILES does not name" in inactive.stderr
+    )
+    assert unreadable.returncode == 1
+    assert "error: Compose refuses docker-compose.yml or .env" in unreadable.stderr
     assert failed.returncode == 1
     assert "the backup failed" in failed.stderr
     assert "the backup ran" in failed.stderr
@@ -424,6 +552,11 @@ def test_a_release_is_built_from_the_checkout(site: Site) -> None:
     dockerfile.write_text(sound)
     serves = serving(site)
     (site.stack.checkout / "backend/RELEASE").write_text("built here\n")
+    with site.begin("deploy") as process:
+        assert process.stderr
+        assert any("building the images" in line for line in process.stderr)
+        time.sleep(1)
+        kill_at_once(process, whole=True)
 
     site.script("deploy")
 
@@ -468,28 +601,67 @@ def test_a_release_is_tried_over_tls(site: Site, secure: tuple[Stack, ssl.SSLCon
 
 
 @pytest.mark.timeout(ONE_SECONDS * KILLS * 2)
-def test_a_deployment_that_is_killed_leaves_a_release_serving_and_the_next_one_succeeds(
+def test_a_deployment_that_is_killed_leaves_the_release_before_in_service_and_the_next_one_succeeds(
     site: Site, load: Load, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     started = time.monotonic()
     site.script("deploy", site.release())
     usual = time.monotonic() - started
-    for _ in range(KILLS):
+    for number in range(KILLS):
         before, killed, following = serving(site), site.release(), site.release()
         process = site.begin("deploy", killed)
         time.sleep(moment := chance.uniform(0, usual))
-        kill_at_once(process)
+        kill_at_once(process, whole=bool(number % 2))
+        at = f"killed after {moment:.1f} s of {usual:.1f}, SEED={seed}"
 
-        assert site.stack.is_ready(), f"killed after {moment:.1f} s"
-        serve = set(site.backends())
-        assert {before, killed} & serve
+        assert site.stack.is_ready(), at
+        in_service, serve = in_service_of(site), set(site.backends())
+        assert in_service in (before, killed), at
+        assert in_service in serve, at
 
         said = site.script("deploy", following).stderr
+        if CLEARS_UP in said:
+            assert f"{CLEARS_UP}release {in_service} serves" in said, at
         # Of what one that is killed leaves behind, only this can be told from outside.
-        assert serve != {before, killed} or CLEARS_UP in said, f"killed after {moment:.1f} s"
+        assert serve != {before, killed} or CLEARS_UP in said, at
         site.assert_serves(following)
-        assert load.failures == [], f"killed after {moment:.1f} s of {usual:.1f}"
+        assert load.failures == [], at
+
+
+def in_service_of(site: Site) -> str:
+    """Return the release that the history says is in service."""
+    return [release for _, _, release, outcome in site.history() if outcome.startswith("in service")][-1]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["the script", "everything it has started"])
+@pytest.mark.parametrize(
+    ("moment", "lines"),
+    [
+        ("trying 127.", {"nginx": NO_STATIC_FILES}),
+        ("trying 127.", {"nginx": f"{NO_STATIC_FILES}\n{ANOTHER_PROGRAM}"}),
+        ("replacing upkeep", {"backend": NO_UPKEEP}),
+    ],
+)
+def test_a_release_whose_deployment_was_killed_before_it_was_tried_is_never_gone_back_to(
+    site: Site, load: Load, moment: str, lines: dict[str, str], *, whole: bool
+) -> None:
+    before, program, killed, broken = serving(site), site.nginx_program(), site.release(**lines), site.release(CRASHES)
+    with site.begin("deploy", killed) as process:
+        assert process.stderr
+        assert any(moment in line for line in process.stderr)
+        kill_at_once(process, whole=whole)
+    serve = set(site.backends())
+
+    failed = site.script("deploy", broken, check=False)
+
+    assert serve == {before, killed}
+    assert f"{CLEARS_UP}release {before} serves" in failed.stderr
+    assert f"release {before} serves as before" in failed.stderr
+    site.assert_serves(before)
+    assert site.nginx_program() == program
+    assert [release for _, _, release, outcome in site.history()[-4:] if outcome == "in service"] == [before]
+    assert load.failures == []
 
 
 def finding(site: Site) -> dict[str, str]:
@@ -581,15 +753,20 @@ def publish(registry: str, release: str) -> None:
         docker("image", "rm", name)
 
 
-def test_there_is_one_deployment_at_a_time(site: Site) -> None:
+def test_while_a_deployment_runs_nothing_else_changes_the_containers(site: Site) -> None:
     release, other = site.release(), site.release()
     process = site.begin("deploy", release)
     eventually(lambda: site.history()[-1][2:] == [release, "started"], within=60, what="the first has begun")
 
-    second = site.script("deploy", other, check=False)
+    refused = {
+        command[0]: site.script(*command, check=False)
+        for command in (("deploy", other), ("up", "--detach"), ("down",), ("init", "--rotate", "jwt"))
+    }
     process.communicate(timeout=ONE_SECONDS)
 
-    assert second.returncode == 1
-    assert "another deployment or rotation runs" in second.stderr
+    for name, done in refused.items():
+        assert done.returncode == 1, name
+        assert f"changed by process {process.pid}: " in done.stderr
+        assert f"scripts/deploy {release}\n  next: wait until it has ended\n" in done.stderr
     assert process.returncode == 0
     site.assert_serves(release)

@@ -84,6 +84,27 @@ def test_ci_runs_every_suite_and_keeps_the_logs_of_a_failure() -> None:
     assert kept[0]["with"]["path"] == "var/log"
 
 
+def test_a_scheduled_workflow_deploys_rolls_back_and_kills_as_often_as_was_promised() -> None:
+    path = ROOT / ".github/workflows/deployments.yml"
+    (command,) = (step["run"] for step in steps(path) if "run" in step)
+
+    assert "schedule" in load(path)[True]
+    chosen = re.fullmatch(r'DEPLOYS=20 ROLLBACKS=5 KILLS=10 ./scripts/test deploy -- -k "(.+)"', command)
+    assert chosen
+    tests = re.findall(r"^def (test_\w+)", (ROOT / "tests/deploy/test_deploy.py").read_text(), re.MULTILINE)
+    for word, name in zip(
+        chosen[1].split(" or "),
+        (
+            "test_deployments_and_rollbacks_drop_no_request",
+            "test_a_deployment_that_is_killed_leaves_the_release_before_in_service_and_the_next_one_succeeds",
+        ),
+        strict=True,
+    ):
+        assert [test for test in tests if word in test] == [name]
+    for document in ("docs/runbook.md", ".github/CONTRIBUTING.md"):
+        assert "deployments.yml" in (ROOT / document).read_text(), document
+
+
 def test_ci_compares_what_a_pull_request_makes_of_the_api_with_what_its_clients_know() -> None:
     jobs = load(ROOT / ".github/workflows/ci.yml")["jobs"].values()
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.operations.test_doctor import examine, wrong
-from tests.stack.containers import Result, Stack, run
+from tests.stack.containers import Result, Stack, eventually, run
 from tests.stack.load import Load
 from tests.stack.people import Person, connect, unique
 
@@ -207,8 +207,8 @@ def test_a_password_that_the_database_refuses_is_named_and_can_be_given_to_it(st
     assert "Traceback" not in refused.stderr
 
 
-def interrupted(stack: Stack, secret: str, moment: str) -> None:
-    """Begin a rotation and kill it, with everything that it has started, when it says ``moment``."""
+def interrupted(stack: Stack, secret: str, moment: str, *, when: Callable[[], object] = lambda: time.sleep(1)) -> None:
+    """Begin a rotation; when it has said ``moment`` and ``when`` returns, kill it with everything it has started."""
     path = str(stack.checkout / "scripts/init")
     with subprocess.Popen(
         [path, "--rotate", secret], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -216,7 +216,7 @@ def interrupted(stack: Stack, secret: str, moment: str) -> None:
         assert rotation.stderr
         for line in rotation.stderr:
             if moment in line:
-                time.sleep(1)
+                when()
                 os.killpg(rotation.pid, signal.SIGKILL)
                 break
     assert rotation.returncode == -signal.SIGKILL, f"it never said {moment!r}"
@@ -227,6 +227,8 @@ def interrupted(stack: Stack, secret: str, moment: str) -> None:
     [
         ("jwt", "replacing the backends: 2 of 2"),
         ("jwt", "2 of 2: the new key signs"),
+        ("django", "replacing the backends: 1 of 2"),
+        ("django", "2 of 2: the new key signs"),
         ("postgres", "replacing the backends: 1 of 2"),
     ],
 )
@@ -241,7 +243,38 @@ def test_a_rotation_that_was_killed_is_ended_by_the_next(whole: Stack, secret: s
     load.assert_whole()
     kept = lines(whole, FILES[secret])
     assert kept[0] not in old
-    assert kept[1:] == (old if secret == "jwt" else [])
+    assert kept[1:] == ([] if secret == "postgres" else old)
+
+
+def test_a_rotation_that_was_killed_between_the_database_and_the_file_is_ended_by_the_next(whole: Stack) -> None:
+    role, name = "transactions_app", FILES["postgres"]
+    (old,) = lines(whole, name)
+    # Whoever changes the role next waits for this, and goes on when it is undone.
+    hold = f"BEGIN; ALTER ROLE {role} CONNECTION LIMIT -1; SELECT pg_sleep(600)"
+    psql = f"psql -X -h 127.0.0.1 -U postgres -d transactions -c '{hold}' >/dev/null 2>&1 &"
+    whole.container("db").execute("sh", "-c", psql)
+    of_holder = "query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'ALTER ROLE%PASSWORD%' AND wait_event_type = 'Lock'"
+
+    with Load(whole) as load:
+        interrupted(
+            whole,
+            "postgres",
+            "2 of 2: the database gets them",
+            when=lambda: eventually(lambda: whole.sql(waiting).stdout, within=30, what="the password is changed"),
+        )
+        whole.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {of_holder}")  # noqa: S608
+        new, *others = lines(whole, name)
+        eventually(lambda: accepts(whole, role, new), within=10, what="the database has the new password")
+        said = init(whole, "--rotate", "postgres").stderr
+
+    assert others == [old], "the file was written before it was killed"
+    assert "going on with a rotation that was interrupted" in said
+    load.assert_whole()
+    (kept,) = lines(whole, name)
+    assert kept == new
+    assert accepts(whole, role, kept)
+    assert not accepts(whole, role, old)
 
 
 def test_nothing_is_rotated_while_a_lifetime_is_not_read_alike(stack: Stack) -> None:

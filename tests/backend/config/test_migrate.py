@@ -1,5 +1,6 @@
 """Migrations: by one process at a time, by a role that may, and none missing."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -76,6 +77,26 @@ def test_migrate_waits_for_the_lock_longer_than_any_timeout(
 
     assert done.returncode == 0, done.stderr
     assert "Another process is migrating this database; waiting for it to finish." in done.stderr
+
+
+def test_migrate_names_who_holds_the_lock_for_too_long(
+    python: Python, empty_database: str, server: psycopg.Connection[Any]
+) -> None:
+    server.execute("SELECT pg_advisory_lock(%s)", [MIGRATE_LOCK])
+    impatient = "from config.management.commands import migrate; migrate.LOCK_SECONDS = 1; import manage; "
+    impatient += "manage.execute_from_command_line(['manage.py', 'migrate', '--no-input'])"
+
+    done = python("-c", impatient, POSTGRES_DB=empty_database)
+
+    assert done.returncode == 1
+    assert "Nothing was migrated: for 1 s another process holds the lock of migrations." in done.stderr
+    assert (
+        f"process {server.info.backend_pid} of the database server, for the role {server.info.user} at" in done.stderr
+    )
+    assert re.search(r"connected for \d+ s, idle\.", done.stderr)
+    assert f"SELECT pg_terminate_backend({server.info.backend_pid})" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert server.execute("SELECT to_regclass('django_migrations')").fetchone() == (None,)
 
 
 def test_migrate_leaves_no_lock_behind(manage: Python, empty_database: str, server: psycopg.Connection[Any]) -> None:
