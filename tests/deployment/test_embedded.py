@@ -198,3 +198,53 @@ def test_without_an_engine_plain_up_serves_it_and_says_so(embedded: Embedded) ->
         assert client.get("/readyz").status_code == HTTPStatus.OK
     alone.run("down")
     assert embedded.processes() == []
+
+
+@pytest.mark.parametrize("ended_by", ["down", "Ctrl-C"])
+def test_in_the_foreground_it_says_where_it_is_and_ends_when_it_is_told_to(embedded: Embedded, ended_by: str) -> None:
+    with subprocess.Popen(
+        [embedded.checkout / "scripts/up", "--embedded"],
+        env=embedded.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as up:  # fmt: skip
+        assert up.stdout
+        said = []
+        for line in up.stdout:
+            said.append(line)
+            if "The API is ready." in line:
+                break
+        assert up.poll() is None, "".join(said)
+        assert "up: the embedded stack is already running\n" in embedded.hear("up", "--embedded")[1]
+        with embedded.client() as client:
+            assert client.get("/readyz").status_code == HTTPStatus.OK
+
+        if ended_by == "down":
+            embedded.run("down")
+        else:
+            os.killpg(up.pid, signal.SIGINT)
+        up.communicate(timeout=60)
+
+    assert up.returncode == 0
+    assert embedded.processes() == []
+    assert not (embedded.checkout / "var/embedded/pid").exists(), "the doctor would say that it ended by itself"
+
+
+def test_down_removes_no_data_from_under_a_server(embedded: Embedded) -> None:
+    data = embedded.checkout / "var/embedded/postgres"
+    python = embedded.checkout / "var/embedded/venv/bin/python"
+    # As ./scripts/manage does where the stack was stopped.
+    server = [python, embedded.checkout / "scripts/embedded-postgres", "--data", data, "--"]
+    with subprocess.Popen(
+        [*server, "sh", "-c", "echo begun; read -r word"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        done = subprocess.run(
+            [embedded.checkout / "scripts/down", "--volumes", "--yes"], env=embedded.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        command.communicate("go on\n")
+
+    assert done.returncode == 1
+    assert "down: error: something still uses the database in var/embedded/postgres\n  next: wait" in done.stderr
+    assert (data / "18/PG_VERSION").exists()
