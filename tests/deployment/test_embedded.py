@@ -202,6 +202,7 @@ def test_without_an_engine_plain_up_serves_it_and_says_so(embedded: Embedded) ->
 
 @pytest.mark.parametrize("ended_by", ["down", "Ctrl-C"])
 def test_in_the_foreground_it_says_where_it_is_and_ends_when_it_is_told_to(embedded: Embedded, ended_by: str) -> None:
+    embedded.run("down")
     with subprocess.Popen(
         [embedded.checkout / "scripts/up", "--embedded"],
         env=embedded.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -230,6 +231,7 @@ def test_in_the_foreground_it_says_where_it_is_and_ends_when_it_is_told_to(embed
 
 
 def test_down_removes_no_data_from_under_a_server(embedded: Embedded) -> None:
+    embedded.run("down")
     data = embedded.checkout / "var/embedded/postgres"
     python = embedded.checkout / "var/embedded/venv/bin/python"
     # As ./scripts/manage does where the stack was stopped.
