@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What every operator verb in scripts/ shares. Only ever sourced, by a script that has already said
-# `set -Eeuo pipefail`; sourcing it moves to the repository's root and sets ROOT, nothing else.
+# `set -Eeuo pipefail`; sourcing it moves to the repository's root, sets ROOT and says where programs keep what they would
+# otherwise keep in the home directory, nothing else.
 #
 #   info, warn, die     messages for people, on stderr: stdout belongs to the script's own output
 #   usage               the header comment of the calling script, for --help
@@ -12,7 +13,7 @@
 #   compose_works       is there a Compose that reads this project's files?
 #   become_root         starts the calling script again as root
 #   debian_mirror       where this host takes its Debian packages from
-#   as_progress         runs a long command quietly: a log file, and a sign of life every ten seconds
+#   as_progress         runs a long command quietly: a log file (PROGRESS_LOG), and a sign of life every ten seconds
 #   compose             Compose for this checkout
 #   without_erasures    a filter for the logs that Compose prints
 #   python_environment  a virtual environment that holds what a lock file names
@@ -36,6 +37,10 @@
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$ROOT" || exit
+
+# Nothing outside the checkout is touched: pip and npm keep their downloads here, and Node.js what it has compiled.
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$ROOT/var/cache}
+export NPM_CONFIG_CACHE=${NPM_CONFIG_CACHE:-$XDG_CACHE_HOME/npm} NODE_COMPILE_CACHE=${NODE_COMPILE_CACHE:-$XDG_CACHE_HOME/node}
 
 info() { printf '%s: %s\n' "${0##*/}" "$1" >&2; }
 
@@ -109,6 +114,8 @@ as_progress() {
   local label=$1 started=$SECONDS status=0 log ticker
   shift
   log=$ROOT/var/log/${0##*/}-${label//[^a-zA-Z0-9.]/-}.log
+  # shellcheck disable=SC2034 # read by the scripts that source this file
+  PROGRESS_LOG=$log
   mkdir -p -- "${log%/*}"
   : >"$log"
   # Whoever owns the checkout can still write here after a run with sudo.
@@ -139,7 +146,7 @@ compose() { docker compose --project-directory "$ROOT" "$@"; }
 without_erasures() { sed --unbuffered --regexp-extended $'s/^(\e\\[2K)+//'; }
 
 # python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
-# use and again whenever the lock file has changed. Nothing outside FOLDER is touched.
+# use and again whenever the lock file has changed.
 python_environment() {
   local folder=$1 requirements=$2 python stamp
   stamp=$(sha256sum "$requirements")

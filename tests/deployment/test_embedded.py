@@ -106,12 +106,29 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     kept = {name: value for name, value in os.environ.items() if name not in {*ours, "PYTHONPATH", "ENV_FILE"}}
     # ./scripts/down stops containers too: none has this project's name.
     environment = {**kept, "HTTP_PORT": str(port), "COMPOSE_PROJECT_NAME": f"embedded-{port}"}
+    # Where nothing is to be found afterwards; how this host reaches its packages may be written in its own home.
+    for name in ("HOME", "TMPDIR"):
+        environment[name] = str(tmp_path_factory.mktemp(name.lower()))
+    # pip asks rustc for its version, which may be a link to rustup.
+    environment.setdefault("RUSTUP_HOME", str(Path.home() / ".rustup"))
+    if (configuration := Path.home() / ".config/pip/pip.conf").exists():
+        environment.setdefault("PIP_CONFIG_FILE", str(configuration))
+    for name in ("XDG_CACHE_HOME", "NPM_CONFIG_CACHE", "NODE_COMPILE_CACHE", "PIP_CACHE_DIR"):
+        environment.pop(name, None)
+    # Downloads are shared with this checkout, so that they are made once.
+    (ROOT / "var/cache").mkdir(parents=True, exist_ok=True)
+    (checkout / "var").mkdir()
+    (checkout / "var/cache").symlink_to(ROOT / "var/cache")
     stack = Embedded(checkout, environment, f"http://127.0.0.1:{port}")
     stack.run("up", "--embedded", "--detach")
     try:
         yield stack
     finally:
         stack.run("down", "--volumes", "--yes")
+
+
+def test_nothing_outside_the_checkout_was_touched(embedded: Embedded) -> None:
+    assert [path for name in ("HOME", "TMPDIR") for path in Path(embedded.environment[name]).iterdir()] == []
 
 
 def test_a_forgotten_password_is_replaced_with_the_mail_that_is_in_the_log(embedded: Embedded) -> None:

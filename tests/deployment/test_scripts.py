@@ -72,6 +72,23 @@ def test_lines_of_two_containers_at_once_are_shown_without_erasures() -> None:
     assert filtered.stdout == b"backend-1  | one\nbackend-2  | \x1b[2K\nbackend-1  | two\n"
 
 
+@pytest.mark.parametrize(
+    ("folder", "question"),
+    [
+        ("pip", "var/venv/bin/python -m pip cache dir"),
+        ("npm", "node_of_wheel; npm . config get cache"),
+        ("node", "node_of_wheel; \"$NODE\" -e 'console.log(process.env.NODE_COMPILE_CACHE)'"),
+    ],
+)
+def test_programs_keep_their_files_in_the_checkout(folder: str, question: str, tmp_path: Path) -> None:
+    asked = subprocess.run(
+        ["bash", "-Eeuo", "pipefail", "-c", f"source scripts/lib.sh; {question}"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert asked.stdout == f"{ROOT}/var/cache/{folder}\n"
+
+
 def test_verbs_of_the_first_days_are_there() -> None:
     assert {"up", "down", "test", "init", "deploy", "rollback", "install-docker", "build-base-images"} <= set(SCRIPTS)
 
@@ -307,33 +324,106 @@ def test_up_refuses_a_bad_configuration_before_it_builds_anything(
     assert files(checkout) - before <= {"programs/asked"}
 
 
-def test_up_without_a_registry_builds_the_base_images_and_remembers_them_once(
-    checkout: Path, fake_engine: Path
-) -> None:
-    # No image is here, none can be pulled, and none can be built: there it stops.
-    made = "PYTHON_IMAGE=standin/python:3.14\nPOSTGRES_IMAGE=standin/postgres:18\nNGINX_IMAGE=standin/nginx:1.30\n"
+STANDINS = {
+    "PYTHON_IMAGE": "standin/python:3.14",
+    "POSTGRES_IMAGE": "standin/postgres:18",
+    "NGINX_IMAGE": "standin/nginx:1.30",
+}
+NO_REGISTRY = "dial tcp: lookup registry.invalid on 192.0.2.1:53: no such host"
+
+
+@pytest.fixture
+def pulls(checkout: Path, fake_engine: Path) -> Path:
+    """Return the folder for PATH of an engine without any image: a pull fails with what `says` holds, and builds stop.
+
+    Stand-ins cannot be built either: it is only noted that they were asked for.
+    """
+    made = "".join(f"{name}={image}\\n" for name, image in STANDINS.items())
     (checkout / "scripts/build-base-images").write_text(f"#!/bin/sh\necho >>{fake_engine}/built\nprintf '{made}'\n")
+    docker = fake_engine / "docker"
+    docker.write_text(docker.read_text().replace("; *) exit 1", f"; pull*) cat {fake_engine}/says >&2; exit 1 ;; *) exit 1"))
+    (fake_engine / "says").write_text(f"Error response from daemon: {NO_REGISTRY}\n")
     run(checkout, "init")
-    with (checkout / ".env").open("a") as file:
-        file.write("NGINX_IMAGE=registry.invalid/nginx:1.30\n")
+    return fake_engine
 
-    first, second = (run(checkout, "up", "--detach", path=fake_engine) for _ in range(2))
 
+def test_up_without_a_registry_builds_the_base_images_and_remembers_them_once(checkout: Path, pulls: Path) -> None:
+    # At the build of the stack's own images it stops.
+    first, second = (run(checkout, "up", "--detach", path=pulls) for _ in range(2))
+
+    assert "up: no image registry can be reached\n" in first.stderr
+    assert "up: no image registry can be reached\n" not in second.stderr
     for done in (first, second):
-        assert (
-            "up: no image registry can be reached: building stand-ins for the base images from Debian packages\n"
-            in done.stderr
-        )
+        assert "up: building stand-ins for the base images from Debian packages\n" in done.stderr
+        assert "up: warning: the base images are stand-ins, not for release: to pull the official ones" in done.stderr
         assert done.returncode == 1
-    asked = (fake_engine / "asked").read_text().splitlines()
-    assert asked.count("pull --quiet python:3.14-slim-trixie") == 1, "the second run knows that it is of no use"
-    assert len((fake_engine / "built").read_text().splitlines()) == 2
+    asked = (pulls / "asked").read_text().splitlines()
+    assert [words for words in asked if words.startswith("pull ")] == ["pull --quiet python:3.14-slim-trixie"]
+    assert len((pulls / "built").read_text().splitlines()) == 2
     chosen = (checkout / ".env").read_text()
-    assert chosen.endswith(made)
-    for line in made.splitlines():
-        assert re.findall(rf"(?m)^{line.partition('=')[0]}=.*$", chosen) == [line]
+    for name, image in STANDINS.items():
+        assert re.findall(rf"(?m)^{name}=(.*)$", chosen) == [image]
     assert asked[-1].endswith(" build"), "the images of the stack, on top of them"
     assert not (checkout / ".env.new").exists()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "pull access denied for python, repository does not exist or may require 'docker login'",
+        "manifest for python:3.14-slim-trixie not found: manifest unknown: manifest unknown",
+        "toomanyrequests: You have reached your unauthenticated pull rate limit.",
+        "failed to register layer: write /usr/lib/x: no space left on device",
+        "",  # it took too long
+    ],
+)
+def test_up_takes_no_other_failure_of_a_pull_for_a_registry_that_is_away(
+    checkout: Path, pulls: Path, says: str
+) -> None:
+    (pulls / "says").write_text(says)
+    before = (checkout / ".env").read_text()
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "up: error: python:3.14-slim-trixie cannot be pulled\n  next: mend what the log above names" in done.stderr
+    assert not (pulls / "built").exists()
+    assert (checkout / ".env").read_text() == before
+
+
+def test_up_replaces_no_image_that_somebody_chose(checkout: Path, pulls: Path) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("NGINX_IMAGE=registry.invalid/nginx:1.30\n")
+    before = (checkout / ".env").read_text()
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert done.returncode == 1
+    assert "up: error: registry.invalid/nginx:1.30, which NGINX_IMAGE names, cannot be pulled" in done.stderr
+    assert not (pulls / "built").exists()
+    assert (checkout / ".env").read_text() == before
+
+
+def test_up_uses_an_image_that_somebody_chose_beside_stand_ins(checkout: Path, pulls: Path) -> None:
+    docker = pulls / "docker"
+    docker.write_text(docker.read_text().replace("; pull*)", "; 'image inspect my/nginx') ;; pull*)"))
+    with (checkout / ".env").open("a") as file:
+        file.write("NGINX_IMAGE=my/nginx\n")
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert "up: building stand-ins for the base images" in done.stderr
+    chosen = (checkout / ".env").read_text()
+    assert {name: re.findall(rf"(?m)^{name}=(.*)$", chosen) for name in STANDINS} == {
+        name: ["my/nginx" if name == "NGINX_IMAGE" else image] for name, image in STANDINS.items()
+    }
+
+
+def test_the_base_images_of_up_are_those_of_the_registry_of_variables() -> None:
+    written = dict(re.findall(r"\[(\w+_IMAGE)\]=(\S+)", (ROOT / "scripts/up").read_text()))
+
+    assert written == {name: getattr(Environment, name).default for name in STANDINS}
 
 
 def test_embedded_up_refuses_the_address_of_another_database(checkout: Path, fake_engine: Path) -> None:
