@@ -23,7 +23,6 @@ PUBLIC = {
     ("post", "/auth/jwt/refresh/"),  # the token is in the body
     ("post", "/auth/jwt/verify/"),  # the token is in the body
     ("post", "/auth/jwt/blacklist/"),  # the token is in the body
-    ("get", "/api/schema/"),  # it holds no data
 }
 OFFERED = {
     ("get", "/api/transactions/"): "list_transactions",
