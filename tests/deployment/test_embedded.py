@@ -22,6 +22,7 @@ from tests.deployment.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
+FIRST_START_SECONDS = 180
 PASSWORD = "correct horse battery staple"
 NEXT = "another long passphrase"
 
@@ -120,8 +121,11 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     (checkout / "var").mkdir()
     (checkout / "var/cache").symlink_to(ROOT / "var/cache")
     stack = Embedded(checkout, environment, f"http://127.0.0.1:{port}")
+    started = time.monotonic()
     stack.run("up", "--embedded", "--detach")
+    took = time.monotonic() - started
     try:
+        assert took < FIRST_START_SECONDS, "with everything that is installed for it"
         yield stack
     finally:
         stack.run("down", "--volumes", "--yes")
@@ -210,9 +214,17 @@ def test_without_an_engine_plain_up_serves_it_and_says_so(embedded: Embedded) ->
 
     assert "up: no container engine answers: serving the embedded stack (./scripts/install-docker" in said
     assert f"{embedded.base_url}/api/transactions/" in announced
+    assert "Try it next: register, log in and create a transaction" in announced
     assert embedded.processes("gunicorn")
     with embedded.client() as client:
         assert client.get("/readyz").status_code == HTTPStatus.OK
+        page = client.get("/api/docs/")
+        assets = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)
+        assert len(assets) >= 5, page.text
+        for asset in assets:
+            answer = client.get(asset)
+            assert answer.status_code == HTTPStatus.OK, asset
+            assert "immutable" in answer.headers["Cache-Control"], asset
     alone.run("down")
     assert embedded.processes() == []
 

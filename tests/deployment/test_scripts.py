@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,54 @@ def test_programs_keep_their_files_in_the_checkout(folder: str, question: str, t
     assert asked.stdout == f"{ROOT}/var/cache/{folder}\n"
 
 
+def long_command(checkout: Path, command: str) -> "subprocess.Popen[str]":
+    """Start as_progress in a process group of its own, as a terminal does."""
+    script = f"set -Eeuo pipefail; source scripts/lib.sh; as_progress 'a long word' {command}"
+    return subprocess.Popen(
+        ["bash", "-c", script, "scripts/it"], cwd=checkout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_something_long_shows_that_it_lives_and_returns_its_own_status(checkout: Path) -> None:
+    with long_command(checkout, "bash -c 'echo the reason; sleep 11; exit 7'") as process:
+        output, said = process.communicate(timeout=60)
+
+    log = checkout / "var/log/it-a-long-word.log"
+    assert (process.returncode, output, log.read_text()) == (7, "", "the reason\n")
+    lines = [re.sub(r"\b1\d s", "N s", line) for line in said.splitlines()]
+    assert lines == [
+        "it: a long word ...",
+        "it: a long word ... N s",
+        f"it: error: a long word failed with status 7 after N s; the end of {log}:",
+        "the reason",
+    ]
+
+
+def test_something_short_says_when_it_is_done(checkout: Path) -> None:
+    with long_command(checkout, "true") as process:
+        said = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 0
+    assert re.fullmatch(r"it: a long word \.\.\.\nit: a long word: done in \d s\n", said)
+
+
+def test_an_interrupt_ends_something_long_and_nothing_is_left_of_it(checkout: Path) -> None:
+    with long_command(checkout, "bash -c 'echo begun; exec sleep 100'") as process:
+        log = checkout / "var/log/it-a-long-word.log"
+        deadline = time.monotonic() + 20
+        while not (log.exists() and log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=10)  # whatever is left would keep stderr open
+
+    assert process.returncode == -signal.SIGINT
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
 def test_verbs_of_the_first_days_are_there() -> None:
     assert {"up", "down", "test", "init", "deploy", "rollback", "install-docker", "build-base-images"} <= set(SCRIPTS)
 
@@ -145,12 +195,54 @@ def test_script_stops_at_the_first_failure(name: str) -> None:
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:
     path = ROOT / ".ci/run"
-    text = path.read_text()
 
     assert path.stat().st_mode & stat.S_IXUSR
-    assert "export CI=true" in text
-    assert text.rstrip().endswith("exec ./scripts/test")
-    assert "./scripts/test" in (ROOT / "README.md").read_text()
+    assert path.read_text().rstrip().endswith("exec ./scripts/test")
+    assert "    ./scripts/test\n" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def ci(checkout: Path) -> Path:
+    """Return a checkout whose .ci/run finds an engine for members of its group only, and where all else is noted."""
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    note = f'echo "$(basename "$0") CI=$CI $*" >>{checkout}/calls\n'
+    (checkout / "programs").mkdir()
+    programs = {
+        "programs/docker": f"test -n \"$MEMBER\" -o -e {checkout}/open\n",
+        "programs/sudo": note,
+        "programs/sg": f'{note}shift\nMEMBER=1 exec "$@"\n',
+        "scripts/install-docker": note,
+        "scripts/test": f"docker version && {note}",
+    }
+    for name, text in programs.items():
+        (checkout / name).write_text(f"#!/bin/sh\n{text}")
+        (checkout / name).chmod(0o755)
+    return checkout
+
+
+@pytest.mark.parametrize("may_use_the_engine", [True, False])
+def test_ci_runs_the_tests_as_a_user_who_may_use_the_engine(ci: Path, may_use_the_engine: bool) -> None:
+    if may_use_the_engine:
+        (ci / "open").touch()
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    joins = [f"sudo CI=true -n usermod --append --groups docker {user}", "sg CI=true docker ./scripts/test"]
+
+    done = run(ci, "../.ci/run", path=ci / "programs")
+
+    assert done.returncode == 0, done.stderr
+    calls = (ci / "calls").read_text().splitlines()
+    assert [call.rstrip() for call in calls] == [
+        "install-docker CI=true", *([] if may_use_the_engine else joins), "test CI=true",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-option", 2)])
+def test_ci_explains_itself_and_installs_nothing(ci: Path, argument: str, status: int) -> None:
+    done = run(ci, "../.ci/run", argument, path=ci / "programs")
+
+    assert done.returncode == status
+    assert "usage: .ci/run" in done.stdout or ".ci/run --help" in done.stderr
+    assert not (ci / "calls").exists()
 
 
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
@@ -167,6 +259,7 @@ def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(checko
     assert [line for line in done.stderr.splitlines() if line.startswith("NOT RUN")] == [
         f"NOT RUN  {suite}: {advice}" for suite in suites
     ]
+    assert re.fullmatch(r"took     \d+ s", done.stderr.splitlines()[-1])
     assert done.returncode == status
 
 
@@ -328,6 +421,7 @@ STANDINS = {
     "PYTHON_IMAGE": "standin/python:3.14",
     "POSTGRES_IMAGE": "standin/postgres:18",
     "NGINX_IMAGE": "standin/nginx:1.30",
+    "DEBIAN_IMAGE": "standin/debian:forky",
 }
 NO_REGISTRY = "dial tcp: lookup registry.invalid on 192.0.2.1:53: no such host"
 
