@@ -264,7 +264,7 @@ def test_down_removes_no_data_from_under_a_server(embedded: Embedded) -> None:
     data = embedded.checkout / "var/embedded/postgres"
     python = embedded.checkout / "var/embedded/venv/bin/python"
     # As ./scripts/manage does where the stack was stopped.
-    server = [python, embedded.checkout / "scripts/embedded-postgres", "--data", data, "--"]
+    server = [str(python), str(embedded.checkout / "scripts/embedded-postgres"), "--data", str(data), "--"]
     with subprocess.Popen(
         [*server, "sh", "-c", "echo begun; read -r word"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as command:

@@ -208,7 +208,7 @@ def ci(checkout: Path) -> Path:
     note = f'echo "$(basename "$0") CI=$CI $*" >>{checkout}/calls\n'
     (checkout / "programs").mkdir()
     programs = {
-        "programs/docker": f"test -n \"$MEMBER\" -o -e {checkout}/open\n",
+        "programs/docker": f'test -n "$MEMBER" -o -e {checkout}/open\n',
         "programs/sudo": note,
         "programs/sg": f'{note}shift\nMEMBER=1 exec "$@"\n',
         "scripts/install-docker": note,
@@ -435,7 +435,9 @@ def pulls(checkout: Path, fake_engine: Path) -> Path:
     made = "".join(f"{name}={image}\\n" for name, image in STANDINS.items())
     (checkout / "scripts/build-base-images").write_text(f"#!/bin/sh\necho >>{fake_engine}/built\nprintf '{made}'\n")
     docker = fake_engine / "docker"
-    docker.write_text(docker.read_text().replace("; *) exit 1", f"; pull*) cat {fake_engine}/says >&2; exit 1 ;; *) exit 1"))
+    docker.write_text(
+        docker.read_text().replace("; *) exit 1", f"; pull*) cat {fake_engine}/says >&2; exit 1 ;; *) exit 1")
+    )
     (fake_engine / "says").write_text(f"Error response from daemon: {NO_REGISTRY}\n")
     run(checkout, "init")
     return fake_engine
