@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -66,3 +67,12 @@ def test_no_operation_that_needs_mail_departs_from_the_schema(base_url: str, tmp
     assert (found["exit_code"], found["failures"], found["errors"]) == (0, [], []), said
     assert set(found["valid_rates"]) == OPERATIONS
     assert found["operations"]["tested"] == len(OPERATIONS)
+
+
+def test_every_operation_that_needs_mail_shows_an_example(base_url: str) -> None:
+    paths = httpx.get(f"{base_url}/api/schema/?format=json", trust_env=False).json()["paths"]
+
+    for operation in OPERATIONS:
+        method, path = operation.split()
+        for content in paths[path][method.lower()]["requestBody"]["content"].values():
+            assert content["examples"], operation
