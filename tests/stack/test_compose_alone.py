@@ -10,6 +10,8 @@ import pytest
 from tests.stack.containers import Stack, free_port, run
 from tests.stack.people import unique
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def init(alone: Stack) -> None:
     """Run ./scripts/init, which looks whether its project already has a database."""
@@ -27,7 +29,6 @@ def initialised(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
     alone.compose("down", "--volumes", "--timeout", "5")
 
 
-@pytest.mark.timeout(240)
 def test_compose_alone_starts_it_once_init_has_made_its_files(initialised: Stack) -> None:
     port = initialised.base_url.rpartition(":")[2]
 
