@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What every operator verb in scripts/ shares. Only ever sourced, by a script that has already said
-# `set -Eeuo pipefail`; sourcing it moves to the repository's root and sets ROOT, nothing else.
+# `set -Eeuo pipefail`; sourcing it moves to the repository's root, sets ROOT and says where programs keep what they would
+# otherwise keep in the home directory, nothing else.
 #
 #   info, warn, die     messages for people, on stderr: stdout belongs to the script's own output
 #   usage               the header comment of the calling script, for --help
@@ -12,7 +13,8 @@
 #   compose_works       is there a Compose that reads this project's files?
 #   become_root         starts the calling script again as root
 #   debian_mirror       where this host takes its Debian packages from
-#   as_progress         runs a long command quietly: a log file, and a sign of life every ten seconds
+#   ticking             runs a long command with a sign of life every ten seconds
+#   as_progress         the same quietly: what the command says goes into a log file (PROGRESS_LOG)
 #   compose             Compose for this checkout
 #   without_erasures    a filter for the logs that Compose prints
 #   python_environment  a virtual environment that holds what a lock file names
@@ -36,6 +38,10 @@
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$ROOT" || exit
+
+# Nothing outside the checkout is touched: pip and npm keep their downloads here, and Node.js what it has compiled.
+export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$ROOT/var/cache}
+export NPM_CONFIG_CACHE=${NPM_CONFIG_CACHE:-$XDG_CACHE_HOME/npm} NODE_COMPILE_CACHE=${NODE_COMPILE_CACHE:-$XDG_CACHE_HOME/node}
 
 info() { printf '%s: %s\n' "${0##*/}" "$1" >&2; }
 
@@ -102,34 +108,44 @@ debian_mirror() {
     END { print known ? known : likely ? likely : possible }'
 }
 
-# as_progress LABEL COMMAND [ARGUMENT...]
+# ticking LABEL COMMAND [ARGUMENT...]: runs it, with a sign of life on stderr every ten seconds.
 # Returns the command's own exit status. The ticker is a process that waits on a pipe and ends the moment the pipe
 # closes: no leftover `sleep` keeps a caller's stderr open, and an interrupt reaches the command itself.
-as_progress() {
-  local label=$1 started=$SECONDS status=0 log ticker
+ticking() {
+  local label=$1 started=$SECONDS status=0 ticker
   shift
-  log=$ROOT/var/log/${0##*/}-${label//[^a-zA-Z0-9.]/-}.log
-  mkdir -p -- "${log%/*}"
-  : >"$log"
-  # Whoever owns the checkout can still write here after a run with sudo.
-  ((EUID)) || chown --reference="$ROOT" -- "$ROOT/var" "${log%/*}" "$log"
-  info "$label ..."
   exec {ticker}> >(
     while true; do
       read -r -t 10 || (($? > 128)) || break
       info "$label ... $((SECONDS - started)) s"
     done
   )
-  "$@" >>"$log" 2>&1 {ticker}>&- || status=$?
+  "$@" {ticker}>&- || status=$?
   exec {ticker}>&-
+  return "$status"
+}
+
+# as_progress LABEL COMMAND [ARGUMENT...]: what it says goes into a log, whose end is shown when it fails.
+as_progress() {
+  local label=$1 started=$SECONDS status=0
+  shift
+  PROGRESS_LOG=$ROOT/var/log/${0##*/}-${label//[^a-zA-Z0-9.]/-}.log
+  mkdir -p -- "${PROGRESS_LOG%/*}"
+  : >"$PROGRESS_LOG"
+  # Whoever owns the checkout can still write here after a run with sudo.
+  ((EUID)) || chown --reference="$ROOT" -- "$ROOT/var" "${PROGRESS_LOG%/*}" "$PROGRESS_LOG"
+  info "$label ..."
+  ticking "$label" into_log "$@" || status=$?
   if ((status)); then
-    info "error: $label failed with status $status after $((SECONDS - started)) s; the end of $log:"
-    tail -n 40 -- "$log" >&2
+    info "error: $label failed with status $status after $((SECONDS - started)) s; the end of $PROGRESS_LOG:"
+    tail -n 40 -- "$PROGRESS_LOG" >&2
   else
     info "$label: done in $((SECONDS - started)) s"
   fi
   return "$status"
 }
+
+into_log() { "$@" >>"$PROGRESS_LOG" 2>&1; }
 
 # compose ARGUMENT...: Compose for this checkout; COMPOSE_PROJECT_NAME and the like apply as they always do.
 compose() { docker compose --project-directory "$ROOT" "$@"; }
@@ -139,7 +155,7 @@ compose() { docker compose --project-directory "$ROOT" "$@"; }
 without_erasures() { sed --unbuffered --regexp-extended $'s/^(\e\\[2K)+//'; }
 
 # python_environment FOLDER REQUIREMENTS: a virtual environment with exactly what the lock file names; made on first
-# use and again whenever the lock file has changed. Nothing outside FOLDER is touched.
+# use and again whenever the lock file has changed.
 python_environment() {
   local folder=$1 requirements=$2 python stamp
   stamp=$(sha256sum "$requirements")

@@ -47,6 +47,14 @@ ALWAYS = {401: UNAUTHORIZED, 503: UNAVAILABLE}
 REGISTRATION = {"username": "alice", "email": "alice@example.com", "password": "a-long-passphrase"}
 REGISTERED = {"id": 1, "username": "alice", "email": "alice@example.com"}
 PAIR = {"refresh": "eyJhbGciOiJIUzI1NiI...", "access": "eyJhbGciOiJIUzI1NiI..."}
+ADDRESS = {"email": "alice@example.com", "current_password": "a-long-passphrase"}
+LINK = {"uid": "MQ", "token": "cx2m5s-0f4d8b..."}
+NEXT = "another-long-passphrase"
+
+
+def example(name: str, body: dict[str, str]) -> OpenApiExample:
+    """Return an example of what is sent."""
+    return OpenApiExample(name, body, request_only=True)
 
 
 class TokenPairSerializer(serializers.Serializer[Any]):
@@ -84,6 +92,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         summary="Replace your account's details",
         description="Sets the e-mail address. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
+        examples=[example("Another address", ADDRESS)],
     ),
     partial_update=extend_schema(
         tags=["accounts"],
@@ -91,6 +100,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         summary="Change your account's details",
         description="Sets the e-mail address, if it is given. Another one takes your current password.",
         responses={200: AccountSerializer, **CHANGE_ERRORS},
+        examples=[example("Another address", ADDRESS)],
     ),
     destroy=extend_schema(
         tags=["accounts"],
@@ -99,6 +109,7 @@ class TokenPairSerializer(serializers.Serializer[Any]):
         description="Takes your current password. Ends every session; your transactions stay in the ledger.",
         request=CloseAccountSerializer,
         responses={204: OpenApiResponse(description="The account is closed."), **CHANGE_ERRORS},
+        examples=[example("Your password", {"current_password": "a-long-passphrase"})],
     ),
 )
 class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
@@ -141,6 +152,7 @@ class AccountViewSet(UserViewSet):  # type: ignore[misc] # djoser ships no types
         summary="Change your password",
         description="Ends every session, this one too: log in again.",
         responses={204: None, **CHANGE_ERRORS},
+        examples=[example("Another password", {"current_password": "a-long-passphrase", "new_password": NEXT})],
     )
     def set_password(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the password; saving it ends every session."""
@@ -216,6 +228,7 @@ class AskForPasswordResetView(MailView):
         description="Takes what the link carries, once, and ends every session. Public.",
         auth=[],
         responses={204: OpenApiResponse(description="The password is the new one."), **MAIL_ERRORS},
+        examples=[example("What the link carries", {**LINK, "new_password": NEXT})],
     )
 )
 class ResetPasswordView(LinkView):
@@ -249,6 +262,7 @@ class AskForActivationView(MailView):
         description="Takes what the link carries, once. Public.",
         auth=[],
         responses={204: OpenApiResponse(description="The account is active: log in."), **MAIL_ERRORS},
+        examples=[example("What the link carries", LINK)],
     )
 )
 class ActivateView(LinkView):
@@ -283,7 +297,10 @@ class LoginView(TokenViewBase):
         summary="Refresh",
         description="Exchange a refresh token for the next pair. It works once. Public: the token is the credential.",
         responses={200: TokenPairSerializer, **CHANGE_ERRORS},
-        examples=[OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"])],
+        examples=[
+            example("A refresh token", {"refresh": PAIR["refresh"]}),
+            OpenApiExample("A pair of tokens", PAIR, response_only=True, status_codes=["200"]),
+        ],
     )
 )
 class RefreshView(TokenViewBase):
@@ -305,6 +322,7 @@ class RefreshView(TokenViewBase):
             200: OpenApiResponse(OpenApiTypes.OBJECT, "The token is valid; the object is empty."),
             **CHANGE_ERRORS,
         },
+        examples=[example("A token", {"token": PAIR["access"]})],
     )
 )
 class VerifyView(TokenViewBase):
@@ -323,6 +341,7 @@ class VerifyView(TokenViewBase):
             200: OpenApiResponse(OpenApiTypes.OBJECT, "The session is over; the object is empty."),
             **CHANGE_ERRORS,
         },
+        examples=[example("A refresh token", {"refresh": PAIR["refresh"]})],
     )
 )
 class BlacklistView(TokenViewBase):

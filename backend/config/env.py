@@ -936,6 +936,17 @@ class Environment:
         readers=("compose",),
     )
 
+    group_outside = Group("Outside of Compose")
+
+    ENV_FILE = OptionalVariable(
+        "The file from which a process reads what its environment has not.",
+        parse=text(r"\S+"),
+        accepts="a path",
+        example=".env",
+        readers=("process",),
+        fixed="Compose reads .env by itself",
+    )
+
     group_tests = Group("Tests")
 
     DEBIAN_IMAGE = Variable(
@@ -1107,10 +1118,10 @@ def load() -> Environment:
     Where Compose does not hand the variables over, ``ENV_FILE`` names the file to read them from; what
     the environment already has wins.
     """
-    if "ENV_FILE" in os.environ:
+    if file := Environment.ENV_FILE.read(os.environ):
         import environ  # noqa: PLC0415 # the one thing here that a bare host has not
 
-        environ.Env.read_env(os.environ["ENV_FILE"])
+        environ.Env.read_env(file)
     try:
         return check(os.environ)
     except ConfigurationError as error:
@@ -1128,8 +1139,8 @@ def example() -> str:
     lines = [
         "# Every variable of this stack. ./scripts/init copies this file to .env; set there what differs.",
         "# Made from backend/config/env.py by `python -m config.env`: edit that file, not this one.",
-        "# Compose reads .env by itself; a process outside of it reads the file that ENV_FILE names.",
         "# One NAME=value a line, nothing around it; in single quotes what holds a quote, a $, or a # after a space.",
+        "# An upgrade may bring new files under secrets/, which Compose only misses: ./scripts/init makes them.",
     ]
     for variable in Environment.variables():
         lines += ["", f"# {variable.purpose}"]

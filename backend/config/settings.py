@@ -282,9 +282,6 @@ DJOSER = {
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(minutes=env.JWT_ACCESS_LIFETIME_MINUTES),
     "REFRESH_TOKEN_LIFETIME": timedelta(hours=env.JWT_REFRESH_LIFETIME_HOURS),
-    # What accounts.sessions does, always. Only simplejwt's own serializers, which are not routed, would read these two.
-    "ROTATE_REFRESH_TOKENS": True,
-    "BLACKLIST_AFTER_ROTATION": True,
     "ALGORITHM": "HS256",
     "SIGNING_KEY": env.JWT_SIGNING_KEY[0],
     "ISSUER": "transactions",

@@ -188,3 +188,24 @@ def test_the_committed_document_has_all_sections_and_its_plot() -> None:
     for heading in ("## Ratios", "## Growth", "## The stack", "## Reproduce it"):
         assert heading in text
     ElementTree.parse(document.PLOT)  # noqa: S314 # our own
+
+
+@pytest.mark.parametrize(
+    ("triplet", "loader"),
+    [("x86_64-linux-gnu", "ld-linux-x86-64.so.2"), ("aarch64-linux-gnu", "ld-linux-aarch64.so.1")],
+)
+def test_a_program_that_was_unpacked_starts_with_the_loader_of_its_architecture(
+    triplet: str, loader: str, tmp_path: Path
+) -> None:
+    libraries = tmp_path / "root/usr/lib" / triplet
+    libraries.mkdir(parents=True)
+    (libraries / loader).write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    (libraries / loader).chmod(0o755)
+    wrap = re.search(r"(?ms)^wrap\(\) \{$.*?^\}$", (ROOT / "scripts/bench").read_text())
+    assert wrap
+    started = tmp_path / "started"
+
+    subprocess.run(["bash", "-euc", f'{wrap[0]}\nwrap "$@"', "test", tmp_path, "/program", started], check=True)
+    said = subprocess.run([started, "-v"], capture_output=True, text=True, check=True).stdout
+
+    assert said == f"--library-path|{libraries}|--argv0|{started}|/program|-v|"

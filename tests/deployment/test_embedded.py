@@ -22,6 +22,7 @@ from tests.deployment.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(300)
 
+FIRST_START_SECONDS = 180
 PASSWORD = "correct horse battery staple"
 NEXT = "another long passphrase"
 
@@ -106,12 +107,32 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     kept = {name: value for name, value in os.environ.items() if name not in {*ours, "PYTHONPATH", "ENV_FILE"}}
     # ./scripts/down stops containers too: none has this project's name.
     environment = {**kept, "HTTP_PORT": str(port), "COMPOSE_PROJECT_NAME": f"embedded-{port}"}
+    # Where nothing is to be found afterwards; how this host reaches its packages may be written in its own home.
+    for name in ("HOME", "TMPDIR"):
+        environment[name] = str(tmp_path_factory.mktemp(name.lower()))
+    # pip asks rustc for its version, which may be a link to rustup.
+    environment.setdefault("RUSTUP_HOME", str(Path.home() / ".rustup"))
+    if (configuration := Path.home() / ".config/pip/pip.conf").exists():
+        environment.setdefault("PIP_CONFIG_FILE", str(configuration))
+    for name in ("XDG_CACHE_HOME", "NPM_CONFIG_CACHE", "NODE_COMPILE_CACHE", "PIP_CACHE_DIR"):
+        environment.pop(name, None)
+    # Downloads are shared with this checkout, so that they are made once.
+    (ROOT / "var/cache").mkdir(parents=True, exist_ok=True)
+    (checkout / "var").mkdir()
+    (checkout / "var/cache").symlink_to(ROOT / "var/cache")
     stack = Embedded(checkout, environment, f"http://127.0.0.1:{port}")
+    started = time.monotonic()
     stack.run("up", "--embedded", "--detach")
+    took = time.monotonic() - started
     try:
+        assert took < FIRST_START_SECONDS, "with everything that is installed for it"
         yield stack
     finally:
         stack.run("down", "--volumes", "--yes")
+
+
+def test_nothing_outside_the_checkout_was_touched(embedded: Embedded) -> None:
+    assert [path for name in ("HOME", "TMPDIR") for path in Path(embedded.environment[name]).iterdir()] == []
 
 
 def test_a_forgotten_password_is_replaced_with_the_mail_that_is_in_the_log(embedded: Embedded) -> None:
@@ -193,8 +214,68 @@ def test_without_an_engine_plain_up_serves_it_and_says_so(embedded: Embedded) ->
 
     assert "up: no container engine answers: serving the embedded stack (./scripts/install-docker" in said
     assert f"{embedded.base_url}/api/transactions/" in announced
+    assert "Try it next: register, log in and create a transaction" in announced
     assert embedded.processes("gunicorn")
     with embedded.client() as client:
         assert client.get("/readyz").status_code == HTTPStatus.OK
+        page = client.get("/api/docs/")
+        assets = re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text)
+        assert len(assets) >= 5, page.text
+        for asset in assets:
+            answer = client.get(asset)
+            assert answer.status_code == HTTPStatus.OK, asset
+            assert "immutable" in answer.headers["Cache-Control"], asset
     alone.run("down")
     assert embedded.processes() == []
+
+
+@pytest.mark.parametrize("ended_by", ["down", "Ctrl-C"])
+def test_in_the_foreground_it_says_where_it_is_and_ends_when_it_is_told_to(embedded: Embedded, ended_by: str) -> None:
+    embedded.run("down")
+    with subprocess.Popen(
+        [embedded.checkout / "scripts/up", "--embedded"],
+        env=embedded.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as up:  # fmt: skip
+        assert up.stdout
+        said = []
+        for line in up.stdout:
+            said.append(line)
+            if "The API is ready." in line:
+                break
+        assert up.poll() is None, "".join(said)
+        assert "up: the embedded stack is already running\n" in embedded.hear("up", "--embedded")[1]
+        with embedded.client() as client:
+            assert client.get("/readyz").status_code == HTTPStatus.OK
+
+        if ended_by == "down":
+            embedded.run("down")
+        else:
+            os.killpg(up.pid, signal.SIGINT)
+        up.communicate(timeout=60)
+
+    assert up.returncode == 0
+    assert embedded.processes() == []
+    assert not (embedded.checkout / "var/embedded/pid").exists(), "the doctor would say that it ended by itself"
+
+
+def test_down_removes_no_data_from_under_a_server(embedded: Embedded) -> None:
+    embedded.run("down")
+    data = embedded.checkout / "var/embedded/postgres"
+    python = embedded.checkout / "var/embedded/venv/bin/python"
+    # As ./scripts/manage does where the stack was stopped.
+    server = [str(python), str(embedded.checkout / "scripts/embedded-postgres"), "--data", str(data), "--"]
+    with subprocess.Popen(
+        [*server, "sh", "-c", "echo begun; read -r word"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        done = subprocess.run(
+            [embedded.checkout / "scripts/down", "--volumes", "--yes"], env=embedded.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        command.communicate("go on\n")
+
+    assert done.returncode == 1
+    assert "down: error: something still uses the database in var/embedded/postgres\n  next: wait" in done.stderr
+    assert (data / "18/PG_VERSION").exists()

@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from config import env as config_env
+from tests.operations.certificates import Authority
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NGINX = REPOSITORY / "nginx"
@@ -38,6 +39,26 @@ import os, re, sys
 listed = set(re.findall(r"\\$\\{{(\\w+)\\}}", sys.argv[1]))
 value = lambda found: os.environ.get(found[1], "") if found[1] in listed else found[0]
 sys.stdout.write(re.sub(r"\\$\\{{(\\w+)\\}}", value, sys.stdin.read()))
+"""
+
+# For a host without the package openssl: what the entry point asks about a certificate and a key.
+OPENSSL = f"""\
+#!{sys.executable}
+import sys
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+kind, options = sys.argv[1], sys.argv[2:]
+data = open(options[options.index("-in") + 1], "rb").read()
+try:
+    found = load_pem_x509_certificate(data) if kind == "x509" else load_pem_private_key(data, None)
+except ValueError as error:
+    sys.exit(str(error))
+if "-startdate" in options:
+    print(f"notBefore={{found.not_valid_before_utc:%b %d %H:%M:%S %Y}} GMT")
+if "-enddate" in options:
+    print(f"notAfter={{found.not_valid_after_utc:%b %d %H:%M:%S %Y}} GMT")
+if {{"-pubkey", "-pubout"}} & {{*options}}:
+    print(found.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(), end="")
 """
 
 # gixy's findings that are left as they are: the plugin's name and the reason. Empty, and meant to stay so.
@@ -176,10 +197,9 @@ class Container:
 
     def sign(self, folder: Path) -> None:
         """Write a new certificate and its key."""
-        files = ("-keyout", "key/key.pem", "-out", "certificate/certificate.pem")
-        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=localhost", "-days", "30")
-        command = ["openssl", "req", "-x509", "-nodes", *kind, *files]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        pair = Authority().sign()
+        (folder / "certificate/certificate.pem").write_bytes(pair.certificate_pem())
+        (folder / "key/key.pem").write_bytes(pair.key_pem())
 
     def command(self, *arguments: str, **variables: str) -> tuple[list[str], dict[str, str]]:
         environment = {"PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", **variables}
@@ -216,13 +236,13 @@ def container(tmp_path: Path) -> Container:
     # The base image brings it.
     (tmp_path / "etc/nginx/mime.types").write_text("types { text/css css; }\n")
     (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/nginx"
-    program.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/calls"\n')
-    program.chmod(0o755)
-    if shutil.which("envsubst") is None:
-        # The image has the real one, and so has tests/stack.
-        program = tmp_path / "bin/envsubst"
-        program.write_text(ENVSUBST)
+    programs = {"nginx": f'#!/bin/sh\necho "$*" >>"{tmp_path}/calls"\n'}
+    # The image has the real ones, and so have tests/stack and tests/operations.
+    others = {"envsubst": ENVSUBST, "openssl": OPENSSL}
+    programs |= {name: text for name, text in others.items() if shutil.which(name) is None}
+    for name, text in programs.items():
+        program = tmp_path / "bin" / name
+        program.write_text(text)
         program.chmod(0o755)
     return Container(tmp_path)
 
@@ -532,7 +552,6 @@ def test_without_a_certificate_nothing_listens_for_tls(container: Container) -> 
 @pytest.fixture
 def secure(container: Container) -> Container:
     """An entry point that finds a certificate and its key where Compose mounts them."""
-    assert shutil.which("openssl"), "openssl is missing: install the package openssl"
     script = container.root / "etc/nginx/entrypoint.sh"
     text = script.read_text().replace("=/tmp/tls", f"={container.root}/tmp/tls")
     script.write_text(text.replace("=/run/tls", f"={container.root}/run/tls"))

@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,71 @@ def test_lines_of_two_containers_at_once_are_shown_without_erasures() -> None:
     assert filtered.stdout == b"backend-1  | one\nbackend-2  | \x1b[2K\nbackend-1  | two\n"
 
 
+@pytest.mark.parametrize(
+    ("folder", "question"),
+    [
+        ("pip", "var/venv/bin/python -m pip cache dir"),
+        ("npm", "node_of_wheel; npm . config get cache"),
+        ("node", "node_of_wheel; \"$NODE\" -e 'console.log(process.env.NODE_COMPILE_CACHE)'"),
+    ],
+)
+def test_programs_keep_their_files_in_the_checkout(folder: str, question: str, tmp_path: Path) -> None:
+    asked = subprocess.run(
+        ["bash", "-Eeuo", "pipefail", "-c", f"source scripts/lib.sh; {question}"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert asked.stdout == f"{ROOT}/var/cache/{folder}\n"
+
+
+def long_command(checkout: Path, command: str) -> "subprocess.Popen[str]":
+    """Start as_progress in a process group of its own, as a terminal does."""
+    script = f"set -Eeuo pipefail; source scripts/lib.sh; as_progress 'a long word' {command}"
+    return subprocess.Popen(
+        ["bash", "-c", script, "scripts/it"], cwd=checkout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_something_long_shows_that_it_lives_and_returns_its_own_status(checkout: Path) -> None:
+    with long_command(checkout, "bash -c 'echo the reason; sleep 11; exit 7'") as process:
+        output, said = process.communicate(timeout=60)
+
+    log = checkout / "var/log/it-a-long-word.log"
+    assert (process.returncode, output, log.read_text()) == (7, "", "the reason\n")
+    lines = [re.sub(r"\b1\d s", "N s", line) for line in said.splitlines()]
+    assert lines == [
+        "it: a long word ...",
+        "it: a long word ... N s",
+        f"it: error: a long word failed with status 7 after N s; the end of {log}:",
+        "the reason",
+    ]
+
+
+def test_something_short_says_when_it_is_done(checkout: Path) -> None:
+    with long_command(checkout, "true") as process:
+        said = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 0
+    assert re.fullmatch(r"it: a long word \.\.\.\nit: a long word: done in \d s\n", said)
+
+
+def test_an_interrupt_ends_something_long_and_nothing_is_left_of_it(checkout: Path) -> None:
+    with long_command(checkout, "bash -c 'echo begun; exec sleep 100'") as process:
+        log = checkout / "var/log/it-a-long-word.log"
+        deadline = time.monotonic() + 20
+        while not (log.exists() and log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=10)  # whatever is left would keep stderr open
+
+    assert process.returncode == -signal.SIGINT
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
 def test_verbs_of_the_first_days_are_there() -> None:
     assert {"up", "down", "test", "init", "deploy", "rollback", "install-docker", "build-base-images"} <= set(SCRIPTS)
 
@@ -128,12 +195,54 @@ def test_script_stops_at_the_first_failure(name: str) -> None:
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:
     path = ROOT / ".ci/run"
-    text = path.read_text()
 
     assert path.stat().st_mode & stat.S_IXUSR
-    assert "export CI=true" in text
-    assert text.rstrip().endswith("exec ./scripts/test")
-    assert "./scripts/test" in (ROOT / "README.md").read_text()
+    assert path.read_text().rstrip().endswith("exec ./scripts/test")
+    assert "    ./scripts/test\n" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def ci(checkout: Path) -> Path:
+    """Return a checkout whose .ci/run finds an engine for members of its group only, and where all else is noted."""
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    note = f'echo "$(basename "$0") CI=$CI $*" >>{checkout}/calls\n'
+    (checkout / "programs").mkdir()
+    programs = {
+        "programs/docker": f'test -n "$MEMBER" -o -e {checkout}/open\n',
+        "programs/sudo": note,
+        "programs/sg": f'{note}shift\nMEMBER=1 exec "$@"\n',
+        "scripts/install-docker": note,
+        "scripts/test": f"docker version && {note}",
+    }
+    for name, text in programs.items():
+        (checkout / name).write_text(f"#!/bin/sh\n{text}")
+        (checkout / name).chmod(0o755)
+    return checkout
+
+
+@pytest.mark.parametrize("may_use_the_engine", [True, False])
+def test_ci_runs_the_tests_as_a_user_who_may_use_the_engine(ci: Path, may_use_the_engine: bool) -> None:
+    if may_use_the_engine:
+        (ci / "open").touch()
+    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    joins = [f"sudo CI=true -n usermod --append --groups docker {user}", "sg CI=true docker ./scripts/test"]
+
+    done = run(ci, "../.ci/run", path=ci / "programs")
+
+    assert done.returncode == 0, done.stderr
+    calls = (ci / "calls").read_text().splitlines()
+    assert [call.rstrip() for call in calls] == [
+        "install-docker CI=true", *([] if may_use_the_engine else joins), "test CI=true",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-option", 2)])
+def test_ci_explains_itself_and_installs_nothing(ci: Path, argument: str, status: int) -> None:
+    done = run(ci, "../.ci/run", argument, path=ci / "programs")
+
+    assert done.returncode == status
+    assert "usage: .ci/run" in done.stdout or ".ci/run --help" in done.stderr
+    assert not (ci / "calls").exists()
 
 
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
@@ -150,6 +259,7 @@ def test_without_an_engine_the_summary_says_what_was_not_run_and_ci_fails(checko
     assert [line for line in done.stderr.splitlines() if line.startswith("NOT RUN")] == [
         f"NOT RUN  {suite}: {advice}" for suite in suites
     ]
+    assert re.fullmatch(r"took     \d+ s", done.stderr.splitlines()[-1])
     assert done.returncode == status
 
 
@@ -307,33 +417,109 @@ def test_up_refuses_a_bad_configuration_before_it_builds_anything(
     assert files(checkout) - before <= {"programs/asked"}
 
 
-def test_up_without_a_registry_builds_the_base_images_and_remembers_them_once(
-    checkout: Path, fake_engine: Path
-) -> None:
-    # No image is here, none can be pulled, and none can be built: there it stops.
-    made = "PYTHON_IMAGE=standin/python:3.14\nPOSTGRES_IMAGE=standin/postgres:18\nNGINX_IMAGE=standin/nginx:1.30\n"
+STANDINS = {
+    "PYTHON_IMAGE": "standin/python:3.14",
+    "POSTGRES_IMAGE": "standin/postgres:18",
+    "NGINX_IMAGE": "standin/nginx:1.30",
+    "DEBIAN_IMAGE": "standin/debian:forky",
+}
+NO_REGISTRY = "dial tcp: lookup registry.invalid on 192.0.2.1:53: no such host"
+
+
+@pytest.fixture
+def pulls(checkout: Path, fake_engine: Path) -> Path:
+    """Return the folder for PATH of an engine without any image: a pull fails with what `says` holds, and builds stop.
+
+    Stand-ins cannot be built either: it is only noted that they were asked for.
+    """
+    made = "".join(f"{name}={image}\\n" for name, image in STANDINS.items())
     (checkout / "scripts/build-base-images").write_text(f"#!/bin/sh\necho >>{fake_engine}/built\nprintf '{made}'\n")
+    docker = fake_engine / "docker"
+    docker.write_text(
+        docker.read_text().replace("; *) exit 1", f"; pull*) cat {fake_engine}/says >&2; exit 1 ;; *) exit 1")
+    )
+    (fake_engine / "says").write_text(f"Error response from daemon: {NO_REGISTRY}\n")
     run(checkout, "init")
-    with (checkout / ".env").open("a") as file:
-        file.write("NGINX_IMAGE=registry.invalid/nginx:1.30\n")
+    return fake_engine
 
-    first, second = (run(checkout, "up", "--detach", path=fake_engine) for _ in range(2))
 
+def test_up_without_a_registry_builds_the_base_images_and_remembers_them_once(checkout: Path, pulls: Path) -> None:
+    # At the build of the stack's own images it stops.
+    first, second = (run(checkout, "up", "--detach", path=pulls) for _ in range(2))
+
+    assert "up: no image registry can be reached\n" in first.stderr
+    assert "up: no image registry can be reached\n" not in second.stderr
     for done in (first, second):
-        assert (
-            "up: no image registry can be reached: building stand-ins for the base images from Debian packages\n"
-            in done.stderr
-        )
+        assert "up: building stand-ins for the base images from Debian packages\n" in done.stderr
+        assert "up: warning: the base images are stand-ins, not for release: to pull the official ones" in done.stderr
         assert done.returncode == 1
-    asked = (fake_engine / "asked").read_text().splitlines()
-    assert asked.count("pull --quiet python:3.14-slim-trixie") == 1, "the second run knows that it is of no use"
-    assert len((fake_engine / "built").read_text().splitlines()) == 2
+    asked = (pulls / "asked").read_text().splitlines()
+    assert [words for words in asked if words.startswith("pull ")] == ["pull --quiet python:3.14-slim-trixie"]
+    assert len((pulls / "built").read_text().splitlines()) == 2
     chosen = (checkout / ".env").read_text()
-    assert chosen.endswith(made)
-    for line in made.splitlines():
-        assert re.findall(rf"(?m)^{line.partition('=')[0]}=.*$", chosen) == [line]
+    for name, image in STANDINS.items():
+        assert re.findall(rf"(?m)^{name}=(.*)$", chosen) == [image]
     assert asked[-1].endswith(" build"), "the images of the stack, on top of them"
     assert not (checkout / ".env.new").exists()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "pull access denied for python, repository does not exist or may require 'docker login'",
+        "manifest for python:3.14-slim-trixie not found: manifest unknown: manifest unknown",
+        "toomanyrequests: You have reached your unauthenticated pull rate limit.",
+        "failed to register layer: write /usr/lib/x: no space left on device",
+        "",  # it took too long
+    ],
+)
+def test_up_takes_no_other_failure_of_a_pull_for_a_registry_that_is_away(
+    checkout: Path, pulls: Path, says: str
+) -> None:
+    (pulls / "says").write_text(says)
+    before = (checkout / ".env").read_text()
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "up: error: python:3.14-slim-trixie cannot be pulled\n  next: mend what the log above names" in done.stderr
+    assert not (pulls / "built").exists()
+    assert (checkout / ".env").read_text() == before
+
+
+def test_up_replaces_no_image_that_somebody_chose(checkout: Path, pulls: Path) -> None:
+    with (checkout / ".env").open("a") as file:
+        file.write("NGINX_IMAGE=registry.invalid/nginx:1.30\n")
+    before = (checkout / ".env").read_text()
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert done.returncode == 1
+    assert "up: error: registry.invalid/nginx:1.30, which NGINX_IMAGE names, cannot be pulled" in done.stderr
+    assert not (pulls / "built").exists()
+    assert (checkout / ".env").read_text() == before
+
+
+def test_up_uses_an_image_that_somebody_chose_beside_stand_ins(checkout: Path, pulls: Path) -> None:
+    docker = pulls / "docker"
+    docker.write_text(docker.read_text().replace("; pull*)", "; 'image inspect my/nginx') ;; pull*)"))
+    with (checkout / ".env").open("a") as file:
+        file.write("NGINX_IMAGE=my/nginx\n")
+
+    done = run(checkout, "up", "--detach", path=pulls)
+
+    assert "up: building stand-ins for the base images" in done.stderr
+    chosen = (checkout / ".env").read_text()
+    assert {name: re.findall(rf"(?m)^{name}=(.*)$", chosen) for name in STANDINS} == {
+        name: ["my/nginx" if name == "NGINX_IMAGE" else image] for name, image in STANDINS.items()
+    }
+
+
+def test_the_base_images_of_up_are_those_of_the_registry_of_variables() -> None:
+    written = dict(re.findall(r"\[(\w+_IMAGE)\]=(\S+)", (ROOT / "scripts/up").read_text()))
+
+    assert written == {name: getattr(Environment, name).default for name in STANDINS}
 
 
 def test_embedded_up_refuses_the_address_of_another_database(checkout: Path, fake_engine: Path) -> None:

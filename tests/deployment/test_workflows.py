@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,25 @@ def test_zizmor_can_find_something(tmp_path: Path) -> None:
     )
 
     assert zizmor(bad).returncode != 0
+
+
+# The other files in .github -------------------------------------------------------------------------------------------
+
+
+def test_what_is_pinned_is_kept_fresh_everywhere(tracked: list[Path]) -> None:
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    proposed = {update["package-ecosystem"]: update.get("directories", [update.get("directory")]) for update in updates}
+
+    for ecosystem, pattern in {"pip": "requirements*.txt", "npm": "package-lock.json", "docker": "Dockerfile"}.items():
+        folders = {f"/{path.parent.relative_to(ROOT)}" for path in tracked if path.match(pattern)}
+        missing = {folder for folder in folders if not any(fnmatch(folder, given) for given in proposed[ecosystem])}
+        assert folders
+        assert missing == set(), ecosystem
+
+
+def test_every_owner_is_a_team_of_an_organisation() -> None:
+    lines = (ROOT / ".github/CODEOWNERS").read_text().splitlines()
+    owners = [owner for line in lines if not line.startswith("#") for owner in line.split()[1:]]
+
+    assert owners
+    assert [owner for owner in owners if not re.fullmatch(r"@[\w-]+/[\w-]+", owner)] == []

@@ -32,6 +32,14 @@ def subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
+def general_name(host: str) -> x509.GeneralName:
+    """Return the name of a host, or its address, as a certificate holds it."""
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
 @dataclass(frozen=True)
 class Pair:
     """A certificate and its key."""
@@ -86,14 +94,18 @@ class Authority:
         ends: timedelta = 180 * DAY,
         key: Key | None = None,
         address: str = "127.0.0.1",
+        host: str = "",
     ) -> Pair:
-        """Return a new certificate for ``address``; ``begins`` and ``ends`` count from now."""
+        """Return a new certificate for localhost and ``address``, or for ``host`` alone.
+
+        ``begins`` and ``ends`` count from now.
+        """
         key = key or new_key()
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
             self.name, subject("localhost"), key.public_key(), x509.random_serial_number(), now + begins, now + ends
         )
-        names = [x509.DNSName("localhost"), x509.IPAddress(ip_address(address))]
+        names = [general_name(host)] if host else [x509.DNSName("localhost"), general_name(address)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         usage = x509.KeyUsage(True, False, isinstance(key, rsa.RSAPrivateKey), False, False, False, False, False, False)

@@ -45,6 +45,7 @@ def test_up_a_second_time_is_quick_and_changes_nothing(disturbed: Stack, alice: 
     if images == {container.inspect()["Image"] for container in running}:
         assert set(running) == set(containers)
     assert f"{base_url}/api/docs/" in result.stdout
+    assert "Try it next: register, log in and create a transaction" in result.stdout
     assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
 
 

@@ -42,7 +42,7 @@ def stack(checkout: Path, base_url: str) -> Stack:
 def leftovers(stack: Stack) -> None:
     """Remove what a run that was killed has left of the stacks and containers that tests make beside this one."""
     prefixes = tuple(
-        f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own", "managed")
+        f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own", "managed", "alone")
     )
     project = '{{.Label "com.docker.compose.project"}}'
     listings = {

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -76,3 +77,12 @@ def test_no_operation_that_needs_mail_departs_from_the_schema(base_url: str, tmp
     rates = {name: phases.values() for name, phases in found["valid_rates"].items()}
     succeeded = {name for name, phases in rates.items() if any(rate["accepted"] for rate in phases)}
     assert succeeded == {"POST /auth/users/resend_activation/", "POST /auth/users/reset_password/"}
+
+
+def test_every_operation_that_needs_mail_shows_an_example(base_url: str) -> None:
+    paths = httpx.get(f"{base_url}/api/schema/?format=json", trust_env=False).json()["paths"]
+
+    for operation in OPERATIONS:
+        method, path = operation.split()
+        for content in paths[path][method.lower()]["requestBody"]["content"].values():
+            assert content["examples"], operation
