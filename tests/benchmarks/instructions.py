@@ -9,9 +9,11 @@ machine changes both sides.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ MARGIN = 0.10
 COUNTED = ("list", "detail", "create", "refresh")
 WARM_UP, REQUESTS = 4, 8
 SECONDS = 100
+"""How long a batch may take: some four seconds, on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,9 @@ class Guest:
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
             raise BenchError("no pipe to valgrind")
+        # One that hangs is ended, and so is the wait for its answer.
+        watch = threading.Timer(SECONDS, self.process.kill)
+        watch.start()
         try:
             stdin.write(json.dumps(batch) + "\n")
             stdin.flush()
@@ -85,6 +91,8 @@ class Guest:
             self.process.wait(10)
             tail = self.log.read_text(errors="replace")[-2000:]
             raise BenchError(f"{self.variant.name}, {operation.name}: no answer under valgrind:\n{tail}") from None
+        finally:
+            watch.cancel()
         return done
 
     def tell(self, *words: str) -> None:
@@ -113,6 +121,11 @@ class Guest:
         """End it."""
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                # What it has not read any more cannot be sent.
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
 
 def count_instructions(setting: Setting, valgrind: Path, say: Callable[[str], None]) -> dict[str, dict[str, Count]]:

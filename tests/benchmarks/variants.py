@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from argon2 import PasswordHasher
 from psycopg import sql
 
 from tests.benchmarks import data, proxies
-from tests.benchmarks.processes import BenchError, Programs, free_port, wait_for
+from tests.benchmarks.processes import Programs, free_port, run, wait_for
 from tests.benchmarks.setting import HERE, ROOT, Setting
 
 
@@ -61,14 +60,6 @@ class Variant:
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Return a new pair of tokens for each of ``users``, which lives longer than any run."""
         raise NotImplementedError
-
-    def _run(self, command: Sequence[str | Path], *, env: dict[str, str], cwd: Path, stdin: str = "") -> str:
-        done = subprocess.run(
-            [str(word) for word in command], env=env, cwd=cwd, input=stdin, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise BenchError(f"{self.name}: {command[1]} failed:\n{done.stderr[-3000:]}")
-        return done.stdout
 
 
 HASH = """
@@ -122,12 +113,12 @@ class Shipped(Variant):
     def migrate(self) -> None:
         """Make the schema as the service ``migrate`` does."""
         env = self.environment(role="migrator", POSTGRES_STATEMENT_TIMEOUT_MS="0")
-        self._run([self.setting.python, "manage.py", "migrate", "--no-input"], env=env, cwd=ROOT / "backend")
+        run([self.setting.python, "manage.py", "migrate", "--no-input"], env=env, cwd=ROOT / "backend")
 
     def password_hash(self) -> str:
         """Return the hash of the users' password, as a registration would store it."""
         command: list[str | Path] = [self.setting.python, "-c", HASH]
-        return self._run(command, env=self.environment(), cwd=ROOT / "backend", stdin=data.PASSWORD).strip()
+        return run(command, env=self.environment(), cwd=ROOT / "backend", stdin=data.PASSWORD).strip()
 
     def prepare(self) -> None:
         """Make the schema with its migrations, and the rows."""
@@ -165,7 +156,7 @@ class Shipped(Variant):
         """Return what ``code`` prints in the application's environment, with ``question`` on its stdin as JSON."""
         command: list[str | Path] = [self.setting.python, "-c", code]
         env = self.environment(**variables)
-        return self._run(command, env=env, cwd=ROOT / "backend", stdin=json.dumps(question))
+        return run(command, env=env, cwd=ROOT / "backend", stdin=json.dumps(question))
 
 
 BASELINE_TOKENS = """
@@ -254,15 +245,15 @@ class Baseline(Usual):
                 return
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
         env = self.environment()
-        self._run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
-        hashed = self._run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
+        run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
+        hashed = run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
         data.load_users(self.setting, self.database, table="auth_user", password=hashed.strip())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Make a pair for each, with simplejwt."""
-        lines = self._run(
+        lines = run(
             [self.setting.python, "-c", BASELINE_TOKENS],
             env=self.environment(),
             cwd=self.folder,
@@ -319,7 +310,7 @@ class Peer(Usual):
                 "INSERT INTO refresh_token (jti, user_id, expires_at) VALUES (%s, %s, now() + interval '1 day')",
                 [(jti, user) for user, jti in wanted],
             )
-        lines = self._run(
+        lines = run(
             [self.setting.peers_python, "-c", PEER_TOKENS],
             env=self.environment(),
             cwd=self.folder,
