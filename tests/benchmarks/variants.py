@@ -44,6 +44,8 @@ class Variant:
     title: ClassVar[str]
     served_by: ClassVar[str]
     database: ClassVar[str]
+    users: ClassVar[str] = "auth_user"
+    """The table of accounts."""
 
     def __init__(self, setting: Setting, programs: Programs) -> None:
         self.setting = setting
@@ -93,6 +95,7 @@ class Shipped(Variant):
     title = "this stack"
     served_by = "2 replicas of Gunicorn as configured, nginx as configured"
     database = "transactions"
+    users = "accounts_user"
     replicas = 2
 
     def environment(self, *, role: str = "app", **variables: str) -> dict[str, str]:
@@ -123,7 +126,7 @@ class Shipped(Variant):
     def prepare(self) -> None:
         """Make the schema with its migrations, and the rows."""
         self.migrate()
-        data.load_users(self.setting, self.database, table="accounts_user", password=self.password_hash())
+        data.load_users(self.setting, self.database, table=self.users, password=self.password_hash())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
@@ -247,7 +250,7 @@ class Baseline(Usual):
         env = self.environment()
         run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
         hashed = run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
-        data.load_users(self.setting, self.database, table="auth_user", password=hashed.strip())
+        data.load_users(self.setting, self.database, table=self.users, password=hashed.strip())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
