@@ -132,7 +132,7 @@ def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
 
 def run_growth(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one account of four sizes."""
-    progress = Progress(18, every=0)
+    progress = Progress(24, every=0)
     figures = growth.measure_growth(setting, progress.step, quick=options.quick)
     progress.end()
     print(growth.table(figures))
@@ -155,15 +155,19 @@ def run_instructions(setting: Setting, options: argparse.Namespace) -> int:
     progress.end()
     print(instructions.table(figures))
     if options.then == "write":
-        instructions.COMMITTED.write_text(json.dumps(figures, indent=2) + "\n")
+        instructions.write(figures)
     if options.then != "check":
         return 0
-    worse = instructions.compare(figures)
-    for line in worse:
+    moved = instructions.compare(figures)
+    for line in moved:
         print(f"bench: {line}", file=sys.stderr)
-    if worse:
-        print("  next: make it cheaper, or ./scripts/bench --instructions write and say why", file=sys.stderr)
-    return 1 if worse else 0
+    if moved:
+        print(
+            "  next: what got worse, make cheaper; for what got better, or has to be so, ./scripts/bench --instructions"
+            " write, and say why",
+            file=sys.stderr,
+        )
+    return 1 if moved else 0
 
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:

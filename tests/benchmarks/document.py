@@ -191,17 +191,31 @@ def _served_by(summary: dict[str, Any]) -> str:
 
 def _growth(found: dict[str, Any]) -> str:
     figures = found["growth"]
-    rows = [["p50 in ms, over HTTP", *(f"{size:,} rows" for size in figures["sizes"]), "ratio", "target"]]
+    rows = [
+        [
+            "p50 in ms, over HTTP",
+            *(f"{size:,} rows" for size in figures["sizes"]),
+            "half of the last",
+            "ratio",
+            "target",
+        ]
+    ]
     for name, answers in figures["answers"].items():
         ratio = f"{growth.ratio(answers):.2f}"
-        rows.append([name, *(growth.cell(answer) for answer in answers), ratio, growth.target(name, answers)])
+        cells = [growth.cell(answer) for answer in answers]
+        rows.append([name, *cells, growth.spread(answers), ratio, growth.target(name, answers)])
+    anywhere = "".join(f"{found}.\n\n" for found in growth.verdicts(figures) if found.what not in figures["answers"])
     indexes = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in figures["indexes"].items())
     return (
         "## Growth\n\n"
         f"One account of each size, among {figures['others']:,} others of {figures['rows_of_others']} rows each; one"
         " request at a time, the accounts in turn, so the figures hold the whole way: client, nginx, application,"
-        " PostgreSQL. A figure with a status in brackets is an answer that is no success.\n\n"
+        " PostgreSQL. A figure with a status in brackets is an answer that is no success. The ratio is that of the"
+        " slowest account to the quickest; half of the largest account's answers lie between the two figures in the"
+        " column before it.\n\n"
         f"{_markdown(rows)}\n"
+        f"{anywhere}"
+        f"Without a target, since they are not flat (`docs/decisions/0047`): {', '.join(growth.OUT_OF_BOUNDS)}.\n\n"
         f"Indexes: {indexes}.\n\n{_measured(found)}\n"
     )
 

@@ -289,31 +289,51 @@ def test_a_resumed_run_keeps_what_was_measured_by_the_same_code_and_as_long(
 
 
 def committed() -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = json.loads(instructions.COMMITTED.read_text())
+    found: dict[str, dict[str, float]] = json.loads(instructions.COMMITTED.read_text())["operations"]
     return found
 
 
+def named(figures: dict[str, dict[str, float]], *, python: str = "another") -> list[str]:
+    """Return the operations that are complained of."""
+    return [line.partition(":")[0] for line in instructions.compare(figures, python=python)]
+
+
 def test_the_committed_figures_are_those_of_the_hot_operations() -> None:
-    assert set(committed()) == set(instructions.COUNTED)
+    assert set(committed()) == set(instructions.COUNTED) == set(load.OPERATIONS)
     assert instructions.compare(committed()) == []
 
 
-def test_a_ratio_that_got_worse_by_more_than_the_margin_is_named() -> None:
+@pytest.mark.parametrize("sign", [1, -1], ids=["better", "worse"])
+def test_a_ratio_that_moved_by_more_than_the_margin_is_named(sign: int) -> None:
     figures = committed()
-    figures["list"]["ratio"] *= 1 - instructions.MARGIN - 0.01
-    figures["detail"]["ratio"] *= 1 - instructions.MARGIN + 0.01
+    figures["list"]["ratio"] *= 1 + sign * (instructions.MARGIN + 0.01)
+    figures["detail"]["ratio"] *= 1 + sign * (instructions.MARGIN - 0.01)
 
-    assert [line.partition(":")[0] for line in instructions.compare(figures)] == ["list"]
+    assert named(figures) == ["list"]
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["more", "fewer"])
+def test_what_changes_both_sides_is_named_where_the_same_python_is_at_work(sign: int) -> None:
+    figures = committed()
+    figures["login"]["shipped"] *= 1 + sign * (instructions.MARGIN + 0.01)
+    python = json.loads(instructions.COMMITTED.read_text())["python"]
+
+    assert named(figures, python=python) == ["login"]
+    assert named(figures, python=f"{python}, built once more") == []
 
 
 def test_one_more_statement_is_named() -> None:
     figures = committed()
     figures["create"]["statements"] += 1
 
-    assert [line.partition(":")[0] for line in instructions.compare(figures)] == ["create"]
+    assert named(figures) == ["create"]
 
 
 # The document ---------------------------------------------------------------------------------------------------------
+
+
+def answer_of(p50: float) -> dict[str, float]:
+    return {"p50": p50, "quarter": p50 - 0.1, "three_quarters": p50 + 0.3, "status": 200}
 
 
 GROWTH = {
@@ -327,8 +347,11 @@ GROWTH = {
         "rows_of_others": 100,
         "indexes": {"an_index": 1000000},
         "answers": {
-            "list, page 1": [{"p50": 1.0, "status": 200}, {"p50": 1.2, "status": 200}],
-            "?search= absent": [{"p50": 1.0, "status": 200}, {"p50": 7.0, "status": 200}],
+            "list, page 1": [answer_of(1.0), answer_of(1.2)],
+            "?cursor=, page 1": [answer_of(1.0), answer_of(1.0)],
+            "?cursor= at the middle": [answer_of(1.5), answer_of(1.5)],
+            "?cursor= near the end": [answer_of(2.3), answer_of(2.3)],
+            "?search= absent": [answer_of(1.0), answer_of(7.0)],
         },
     },
 }
@@ -360,9 +383,14 @@ def test_the_document_names_the_commit_of_every_section_and_what_was_missed(tmp_
     assert "Not measured" not in text
     assert text.count(" UTC, at commit abc1234, one, 2 cores.") == 4
     assert "| list: shipped to baseline | 8.00 | 6.40 | -20.0% | more than they may |" in text
-    assert "2 of 7 targets are missed" in text
-    assert [found.what for found in verdicts if not found.holds] == ["every ratio in a second run", "?search= absent"]
-    assert "| ?search= absent | 1.0 | 7.0 | 7.00 | at most 5 ms: NO |" in text
+    assert "3 of 11 targets are missed" in text
+    assert [found.what for found in verdicts if not found.holds] == [
+        "every ratio in a second run",
+        "?search= absent",
+        "?cursor= at any depth, of any account",
+    ]
+    assert "| ?search= absent | 1.0 | 7.0 | 6.9 to 7.3 | 7.00 | at most 5 ms: NO |" in text
+    assert "?cursor= at any depth, of any account: 1.53 (wanted: ratio at most 1.5): NO.\n" in text
     assert "| backend image on top of its base | 65.2 MB | at most 80 MB: yes |" in text
     assert "again: 412 MB" in text
 
