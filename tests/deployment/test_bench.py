@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +30,30 @@ def bench(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[s
     )
 
 
+def addresses_listened_on() -> set[tuple[str, str]]:
+    """Return the folders in which this run's programs listen on TCP, each with the address."""
+    sockets = {
+        fields[9]: ip_address(
+            b"".join(bytes.fromhex(word)[::-1] for word in re.findall(".{8}", fields[1].split(":")[0]))
+        )
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path("/proc/net", table).read_text().splitlines()[1:])
+        if fields[3] == "0A"  # listening: include/net/tcp_states.h
+    }
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        # Of one that has just ended nothing can be read.
+        with contextlib.suppress(OSError):
+            # By where they work: nginx and PostgreSQL overwrite what else there is to know them by.
+            folder = (process / "cwd").readlink()
+            if not any(folder.is_relative_to(ROOT / part) for part in ("var/bench", "backend", "tests/benchmarks")):
+                continue
+            inodes = [re.findall(r"^socket:\[([0-9]+)\]$", str(link.readlink())) for link in (process / "fd").iterdir()]
+            name = str(folder.relative_to(ROOT))
+            found |= {(name, str(sockets[inode])) for [inode] in filter(None, inodes) if inode in sockets}
+    return found
+
+
 # One run --------------------------------------------------------------------------------------------------------------
 
 
@@ -34,7 +62,12 @@ def test_a_quick_run_of_two_variants_and_two_operations_runs_to_its_end(tmp_path
     output = tmp_path / "run.json"
     options = ["--load", "--quick", "--rounds", "1", "--variants", "shipped,baseline", "--operations", "list,refresh"]
 
-    done = bench(*options, "--output", str(output), timeout=390)
+    listening: set[tuple[str, str]] = set()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench, *options, "--output", str(output), timeout=390)
+        while wait([running], timeout=2).not_done:
+            listening |= addresses_listened_on()
+    done = running.result()
 
     if "could not be had" in done.stderr and os.environ.get("CI") != "true":
         pytest.skip("this host has no nginx, wrk and PostgreSQL for it, nor a Debian mirror to take them from")
@@ -56,6 +89,23 @@ def test_a_quick_run_of_two_variants_and_two_operations_runs_to_its_end(tmp_path
     )
     assert re.search(r"(?m)^  shipped +\d", done.stdout)
     assert "\x1b" not in done.stderr, "no terminal, no bar"
+    assert {address for _, address in listening} == {"127.0.0.1"}
+    databases, nginx = {"var/bench/postgres/18"}, {"var/bench/run/shipped/root", "var/bench/run/baseline/nginx"}
+    applications = {"backend", "tests/benchmarks/baseline"}
+    assert {folder for folder, _ in listening} >= databases | nginx | applications
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    code = "from tests.benchmarks.__main__ import Progress as P; p = P(2); p.step('one'); p.step('two'); p.end()"
+    terminal, its_end = pty.openpty()
+
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=its_end, check=True, timeout=20)
+
+    seen = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    os.close(its_end)
+    half, whole = f"[{'#' * 15}{' ' * 15}] one", f"[{'#' * 30}] two"
+    assert seen == f"\r\x1b[K{half}\r\x1b[K{whole}\r\x1b[K"
 
 
 @pytest.mark.parametrize(
