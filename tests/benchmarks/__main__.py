@@ -113,7 +113,8 @@ def measure_load(setting: Setting, options: argparse.Namespace) -> report.Result
 
 def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Measure under load and print the figures."""
-    options.rounds, options.seconds = asked(options)["rounds"], asked(options)["seconds"]
+    wanted = asked(options, "load")
+    options.rounds, options.seconds = wanted["rounds"], wanted["seconds"]
     results = measure_load(setting, options)
     summary = report.summarize(results)
     print(report.table(summary))
@@ -170,8 +171,10 @@ def run_instructions(setting: Setting, options: argparse.Namespace) -> int:
     return 1 if moved else 0
 
 
-def asked(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what makes a run shorter or longer than another; defaults are spelled out."""
+def asked(options: argparse.Namespace, mode: str) -> dict[str, Any]:
+    """Return what makes a run of that mode shorter or longer than another; defaults are spelled out."""
+    if mode != "load":
+        return {"quick": options.quick}
     return {
         "quick": options.quick,
         "rounds": options.rounds or (2 if options.quick else 5),
@@ -185,7 +188,7 @@ def write_down(options: argparse.Namespace, started: datetime, figures: dict[str
     whole = {
         "mode": options.mode,
         "started": started.isoformat(timespec="seconds"),
-        "asked": asked(options),
+        "asked": asked(options, options.mode),
         **figures,
     }
     unfinished = output.with_name(f"{output.name}.unfinished")
@@ -200,8 +203,8 @@ def read(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict) or "mode" not in found:
-        raise BenchError(f"{path} was not written by ./scripts/bench")
+    if not isinstance(found, dict) or not {"mode", "asked", "environment"} <= set(found):
+        raise BenchError(f"{path} was not written by this ./scripts/bench")
     return found
 
 
@@ -225,7 +228,7 @@ def run_all(options: argparse.Namespace) -> int:
     files, failed = [], []
     for name, mode in PARTS:
         output = folder / f"{name}.json"
-        if can_stay(output, commit, asked(options)):
+        if can_stay(output, commit, asked(options, mode)):
             print(f"bench: {name}: measured before, at this commit: {output}", file=sys.stderr)
         elif mode == "stack" and not options.engine:
             print("bench: NOT RUN: the stack in containers: no container engine answers", file=sys.stderr)
@@ -249,8 +252,8 @@ def can_stay(output: Path, commit: str, wanted: dict[str, Any]) -> bool:
         found = read(output)
     except BenchError:
         return False
-    measured = str(found["environment"]["commit"])
-    return measured == commit and not commit.endswith("+") and found["asked"] == wanted
+    known = commit != "unknown" and not commit.endswith("+")
+    return known and bool(found["environment"]["commit"] == commit) and found["asked"] == wanted
 
 
 def part(mode: str, output: Path, options: argparse.Namespace) -> None:
@@ -258,7 +261,8 @@ def part(mode: str, output: Path, options: argparse.Namespace) -> None:
     command = [str(ROOT / "scripts/bench"), f"--{mode}", "--output", str(output)]
     command += ["--quick"] if options.quick else []
     if mode == "load":
-        command += ["--rounds", str(asked(options)["rounds"]), "--seconds", str(asked(options)["seconds"])]
+        wanted = asked(options, mode)
+        command += ["--rounds", str(wanted["rounds"]), "--seconds", str(wanted["seconds"])]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         process.wait()
@@ -281,7 +285,7 @@ def longest(options: argparse.Namespace) -> float:
     """Return how many seconds a run may take; on an idle machine it takes half of that."""
     if options.mode != "load":
         return {"growth": 1500, "stack": 1200, "instructions": 300}[str(options.mode)]
-    wanted = asked(options)
+    wanted = asked(options, "load")
     slices = len(options.variants.split(",")) * len(options.operations.split(",")) * (wanted["rounds"] + 1)
     return 400 + slices * (2 * int(wanted["seconds"]) + 4)
 
@@ -305,9 +309,10 @@ def measure(options: argparse.Namespace) -> int:
     """Measure what was asked for and write it down."""
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    started = datetime.now(UTC)
+    # At the start: what is measured is what is here now, whatever is committed meanwhile.
+    started, commit = datetime.now(UTC), {"commit": report.commit()}
     if options.mode == "stack":
-        write_down(options, started, {"environment": report.host(), **run_stack(options)})
+        write_down(options, started, {**run_stack(options), "environment": report.host() | commit})
         return 0
     setting = Setting(
         work=options.work,
@@ -319,7 +324,7 @@ def measure(options: argparse.Namespace) -> int:
     if options.mode == "instructions":
         return run_instructions(setting, options)
     figures = (run_growth if options.mode == "growth" else run_load)(setting, options)
-    write_down(options, started, {"environment": report.environment(setting), **figures})
+    write_down(options, started, {**figures, "environment": report.environment(setting) | commit})
     return 0
 
 

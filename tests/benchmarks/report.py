@@ -85,7 +85,6 @@ def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
 def host() -> dict[str, str]:
     """Return on what it was measured."""
     return {
-        "commit": commit(),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "Linux": ".".join(platform.release().split(".")[:2]),

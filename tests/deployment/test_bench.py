@@ -83,6 +83,7 @@ def test_a_quick_run_of_two_variants_and_two_operations_runs_to_its_end(tmp_path
         assert figures["baseline"]["ratio"] == 1
         assert figures["shipped"]["ratio"] == pytest.approx(figures["baseline"]["cpu"] / figures["shipped"]["cpu"])
     assert found["asked"] == {"quick": True, "rounds": 1, "seconds": 1}
+    assert found["environment"]["commit"] == report.commit()
     assert re.search(r"(?m)^list: .*at least 6 times cheaper \(aim: 8\)$", done.stdout)
     assert re.search(
         r"(?m)^  list, beside baseline: [0-9.]+ \(wanted: at least 6 times cheaper\): (yes|NO)$", done.stdout
@@ -323,16 +324,26 @@ def test_every_part_has_an_end(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("commit", "rounds", "stays"), [("abc1234", 5, True), ("def5678", 5, False), ("abc1234", 3, False)]
+    ("then", "now", "rounds", "stays"),
+    [
+        ("abc1234", "abc1234", 5, True),
+        ("abc1234", "def5678", 5, False),
+        ("abc1234", "abc1234", 3, False),
+        # What no commit tells apart is measured again.
+        ("abc1234+", "abc1234+", 5, False),
+        ("unknown", "unknown", 5, False),
+    ],
 )
 def test_a_resumed_run_keeps_what_was_measured_by_the_same_code_and_as_long(
-    tmp_path: Path, commit: str, rounds: int, stays: bool
+    tmp_path: Path, then: str, now: str, rounds: int, stays: bool
 ) -> None:
+    measured = run_with([1000] * 5, [8000] * 5)
+    measured["environment"]["commit"] = then
     output = tmp_path / "load.json"
-    output.write_text(json.dumps(run_with([1000] * 5, [8000] * 5)))
+    output.write_text(json.dumps(measured))
 
-    assert can_stay(output, commit, {"quick": False, "rounds": rounds, "seconds": 1}) is stays
-    assert not can_stay(tmp_path / "none.json", commit, {})
+    assert can_stay(output, now, {"quick": False, "rounds": rounds, "seconds": 1}) is stays
+    assert not can_stay(tmp_path / "none.json", now, {})
 
 
 # The guard ------------------------------------------------------------------------------------------------------------
