@@ -77,8 +77,9 @@ def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
     for operation, other, least in (*targets, *AGAINST):
         times = beside(summary.get(operation, {}), other)
         if times is not None:
-            wanted = f"at least {least:g} times cheaper"
-            found.append(Verdict(f"{operation}, beside {other}", wanted, f"{times:.2f}", times >= least))
+            wanted = f"at least {least:g} times cheaper" if least > 1 else "no dearer"
+            judged = Verdict(f"{operation}, beside {other}", wanted, f"{times:.2f} times cheaper", times >= least)
+            found.append(judged)
     return found
 
 

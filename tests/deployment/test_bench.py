@@ -86,7 +86,8 @@ def test_a_quick_run_of_two_variants_and_two_operations_runs_to_its_end(tmp_path
     assert found["environment"]["commit"] == report.commit()
     assert re.search(r"(?m)^list: .*at least 6 times cheaper \(aim: 8\)$", done.stdout)
     assert re.search(
-        r"(?m)^  list, beside baseline: [0-9.]+ \(wanted: at least 6 times cheaper\): (yes|NO)$", done.stdout
+        r"(?m)^  list, beside baseline: [0-9.]+ times cheaper \(wanted: at least 6 times cheaper\): (yes|NO)$",
+        done.stdout,
     )
     assert re.search(r"(?m)^  shipped +\d", done.stdout)
     assert "\x1b" not in done.stderr, "no terminal, no bar"
