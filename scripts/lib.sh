@@ -171,7 +171,7 @@ python_environment() {
     "$python" -m venv --without-pip "$folder"
     add_pip "$folder"
   fi
-  as_progress "installing $requirements" "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+  as_progress "installing $requirements" timeout --foreground 900 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
     --require-hashes --no-deps --only-binary :all: --requirement "$requirements" ||
     die "the Python packages could not be installed" "see the lines above; pip uses this host's own pip configuration"
   printf '%s' "$stamp" >"$folder/stamp"

@@ -52,6 +52,18 @@ OPEN = """
 The update locks the account: a password that changes right now ends this session too, or this login fails. As
 ``User.save`` does, it notes that an account which is active waits for no activation any more. Of a token its id is
 stored, never the token, which is a credential.
+
+It reads accounts_user by its primary key and inserts two rows; of EXPLAIN (ANALYZE, BUFFERS), with 20,000 accounts:
+
+    Insert on token_blacklist_outstandingtoken (actual time=0.055..0.059 rows=1.00 loops=1)
+      Buffers: shared hit=21
+      CTE account
+        ->  Update on accounts_user (actual time=0.026..0.027 rows=1.00 loops=1)
+              ->  Index Scan using accounts_user_pkey on accounts_user
+                    Buffers: shared hit=3
+      CTE session
+        ->  Insert on accounts_session (actual time=0.014..0.014 rows=0.00 loops=1)
+    Execution Time: 0.099 ms
 """
 
 EXCHANGE = """
@@ -78,6 +90,23 @@ EXCHANGE = """
 
 The lock of the session is the one that whoever ends it takes too. Those who have waited for it see through the unique
 index that the token is spent, whatever their statement saw when it began.
+
+It reads three rows, each by an index; of EXPLAIN (ANALYZE, BUFFERS), with 20,000 sessions and as many tokens:
+
+    Update on accounts_session (actual time=0.081..0.085 rows=1.00 loops=1)
+      Buffers: shared hit=38
+      CTE session
+        ->  LockRows (actual time=0.019..0.021 rows=1.00 loops=1)
+              ->  Index Scan using accounts_session_pkey on accounts_session session_1
+              ->  Index Scan using accounts_user_pkey on accounts_user account
+      CTE spent
+        ->  Insert on token_blacklist_blacklistedtoken (actual time=0.035..0.037 rows=1.00 loops=1)
+              ->  Index Scan using token_blacklist_outstandingtoken_jti_hex_d9bdf6f7_like
+                    on token_blacklist_outstandingtoken token
+      CTE successor
+        ->  Insert on token_blacklist_outstandingtoken (actual time=0.025..0.025 rows=0.00 loops=1)
+      ->  Index Scan using accounts_session_pkey on accounts_session
+    Execution Time: 0.147 ms
 """
 
 

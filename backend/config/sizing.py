@@ -1,7 +1,7 @@
 """How many worker processes a container gets when nobody says: as many as it has processors.
 
 ``os.cpu_count()`` sees the host. What a container may use is its quota, which the kernel keeps in the files of its
-control group, or else the processors that it may run on (docs/decisions/0049).
+control group, and no more than the processors that it may run on (docs/decisions/0049).
 
     python -m config.sizing     how many this process would start
 """
@@ -41,8 +41,9 @@ def workers(*, threads: int, replicas: int, connections: int, folder: Path = CON
     ``connections`` are those that all backends may take. Half of them are left to a second set of containers, which
     ./scripts/deploy starts beside the first.
     """
-    # Without a quota the replicas share the processors of their host.
-    processors = quota(folder) or len(os.sched_getaffinity(0)) / replicas
+    allowed, affinity = quota(folder), len(os.sched_getaffinity(0))
+    # A quota can be larger than what a container is bound to. Without one the replicas share their processors.
+    processors = min(allowed, affinity) if allowed else affinity / replicas
     fitting = connections // (2 * threads * replicas)
     return max(least(replicas), min(math.ceil(processors), fitting, MOST))
 

@@ -4,7 +4,19 @@ Each also finds out whether the session of who asks is live, and raises ``Authen
 Everything else goes through the ORM, which builds its SQL anew for every request: that, and a ModelSerializer, took two
 thirds of the time of these three (docs/decisions/0048). Rows come as they go out: names, order and format are those of
 ``TransactionSerializer``. tests/backend/transactions/test_statements.py compares them with it and the ORM, on random
-data.
+data, and looks at the plans.
+
+The plans below are what EXPLAIN (ANALYZE, BUFFERS) says, shortened, where the account has 3 million rows among 6.1
+million, with 20,000 sessions and accounts, everything in memory. Each begins with who asks, which is ``asking``:
+
+    Nested Loop (actual time=0.022..0.023 rows=1.00 loops=1)
+      Buffers: shared hit=6
+      ->  Index Scan using accounts_session_pkey on accounts_session session
+            Index Cond: (id = '34f74595-...'::uuid)
+            Filter: ((ended_at IS NULL) AND (expires_at > '2026-...') AND (user_id = 4))
+      ->  Index Scan using accounts_user_pkey on accounts_user account
+            Index Cond: (id = 4)
+            Filter: is_active
 """
 
 from decimal import Decimal
@@ -27,7 +39,19 @@ READ_ONE = f"""{ASKING}
         SELECT {COLUMNS} FROM transactions_transaction WHERE id = %(pk)s AND user_id = %(account)s
     ) AS row ON true
 """  # noqa: S608 # columns
-"""Index Scan using transactions_transaction_pkey (Index Cond: id; Filter: user_id): 4 buffers."""
+"""One row, by its id:
+
+    Nested Loop Left Join (actual time=0.034..0.036 rows=1.00 loops=1)
+      Buffers: shared hit=10
+      ->  asking: 6 buffers
+      ->  Index Scan using transactions_transaction_pkey on transactions_transaction
+            (actual time=0.006..0.006 rows=1.00 loops=1)
+            Index Cond: (id = 3050496)
+            Filter: (user_id = 4)
+            Buffers: shared hit=4
+    Planning Time: 0.142 ms
+    Execution Time: 0.055 ms
+"""
 
 RECORD = f"""{ASKING}, row AS (
         INSERT INTO transactions_transaction (user_id, amount, description)
@@ -35,15 +59,47 @@ RECORD = f"""{ASKING}, row AS (
     )
     SELECT asking.to_be_noted, row.* FROM asking, row
 """  # noqa: S608 # columns
-"""Time and version are the database's to set."""
+"""Time and version are the database's to set. Nothing is read but who asks, and the row is written with its indexes:
+
+    Nested Loop (actual time=0.091..0.093 rows=1.00 loops=1)
+      Buffers: shared hit=18
+      CTE asking: 6 buffers
+      CTE row
+        ->  Insert on transactions_transaction (actual time=0.076..0.077 rows=1.00 loops=1)
+              Buffers: shared hit=12
+              ->  CTE Scan on asking asking_1 (actual time=0.004..0.005 rows=1.00 loops=1)
+      ->  CTE Scan on asking (actual time=0.013..0.014 rows=1.00 loops=1)
+      ->  CTE Scan on "row" (actual time=0.076..0.078 rows=1.00 loops=1)
+    Planning Time: 0.112 ms
+    Execution Time: 0.115 ms
+"""
 
 
 @cache
 def first_page_statement(*, size: int, counted: int) -> str:
     """Return the statement that counts as far as ``counted`` and returns the newest ``size`` rows.
 
-    Both parts read transaction_newest_first from its newest entry on: the count, once, an Index Only Scan of as many
-    entries as are counted, the page an Index Scan of ``size`` entries.
+    Both parts read transaction_newest_first from its newest entry on, the count as many entries as are counted, the
+    page ``size`` of them; the sort is of that page. With a size of 10 and 2,001 counted:
+
+        Sort (actual time=0.365..0.366 rows=10.00 loops=1)
+          Buffers: shared hit=24
+          InitPlan 1
+            ->  Aggregate (actual time=0.309..0.309 rows=1.00 loops=1)
+                  ->  Limit (actual time=0.008..0.240 rows=2001.00 loops=1)
+                        ->  Index Only Scan using transaction_newest_first on transactions_transaction
+                              (actual time=0.008..0.144 rows=2001.00 loops=1)
+                              Index Cond: (user_id = 4)
+                              Heap Fetches: 0
+                              Buffers: shared hit=14
+          ->  Nested Loop Left Join (actual time=0.350..0.359 rows=10.00 loops=1)
+                ->  asking: 6 buffers
+                ->  Limit (actual time=0.019..0.026 rows=10.00 loops=1)
+                      ->  Index Scan using transaction_newest_first on transactions_transaction
+                            Index Cond: (user_id = 4)
+                            Buffers: shared hit=4
+        Planning Time: 0.314 ms
+        Execution Time: 0.398 ms
 
     The numbers are written into it. With parameters, PostgreSQL found no plan for all numbers as good as one for these,
     and made a new one for every request, which took longer than to execute it.

@@ -6,8 +6,10 @@ import argparse
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from tests.benchmarks import data, document, growth, instructions, report, stack
 from tests.benchmarks.agreement import check_agreement
 from tests.benchmarks.load import OPERATIONS, run_slice
-from tests.benchmarks.processes import BenchError, Programs
+from tests.benchmarks.processes import BenchError, Programs, bounded
 from tests.benchmarks.setting import ROOT, Setting
 from tests.benchmarks.variants import VARIANTS, Running
 
@@ -50,10 +52,10 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read what ./scripts/bench has checked and handed over."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("mode", choices=["load", "growth", "stack", "instructions", "compare", "document"])
+    parser.add_argument("mode", choices=["all", "load", "growth", "stack", "instructions", "compare", "document"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--nginx", type=Path, default=Path())
     parser.add_argument("--wrk", type=Path, default=Path())
@@ -61,6 +63,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=Path())
     parser.add_argument("--valgrind", type=Path, default=Path())
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--engine", action="store_true")
     parser.add_argument("--variants", default=",".join(VARIANTS))
     parser.add_argument("--operations", default=",".join(OPERATIONS))
     parser.add_argument("--rounds", type=int)
@@ -68,7 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--then", choices=["check", "write"])
     parser.add_argument("--files", type=Path, nargs="+", default=[])
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def measure_load(setting: Setting, options: argparse.Namespace) -> report.Results:
@@ -109,8 +113,8 @@ def measure_load(setting: Setting, options: argparse.Namespace) -> report.Result
 
 def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Measure under load and print the figures."""
-    options.rounds = options.rounds or (2 if options.quick else 5)
-    options.seconds = options.seconds or (1 if options.quick else 2)
+    wanted = asked(options, "load")
+    options.rounds, options.seconds = wanted["rounds"], wanted["seconds"]
     results = measure_load(setting, options)
     summary = report.summarize(results)
     print(report.table(summary))
@@ -129,7 +133,7 @@ def run_load(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
 
 def run_growth(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     """Measure one account of four sizes."""
-    progress = Progress(18, every=0)
+    progress = Progress(24, every=0)
     figures = growth.measure_growth(setting, progress.step, quick=options.quick)
     progress.end()
     print(growth.table(figures))
@@ -152,22 +156,44 @@ def run_instructions(setting: Setting, options: argparse.Namespace) -> int:
     progress.end()
     print(instructions.table(figures))
     if options.then == "write":
-        instructions.COMMITTED.write_text(json.dumps(figures, indent=2) + "\n")
+        instructions.write(figures)
     if options.then != "check":
         return 0
-    worse = instructions.compare(figures)
-    for line in worse:
+    moved = instructions.compare(figures)
+    for line in moved:
         print(f"bench: {line}", file=sys.stderr)
-    if worse:
-        print("  next: make it cheaper, or ./scripts/bench --instructions write and say why", file=sys.stderr)
-    return 1 if worse else 0
+    if moved:
+        print(
+            "  next: what got worse, make cheaper; for what got better, or has to be so, ./scripts/bench --instructions"
+            " write, and say why",
+            file=sys.stderr,
+        )
+    return 1 if moved else 0
+
+
+def asked(options: argparse.Namespace, mode: str) -> dict[str, Any]:
+    """Return what makes a run of that mode shorter or longer than another; defaults are spelled out."""
+    if mode != "load":
+        return {"quick": options.quick}
+    return {
+        "quick": options.quick,
+        "rounds": options.rounds or (2 if options.quick else 5),
+        "seconds": options.seconds or (1 if options.quick else 2),
+    }
 
 
 def write_down(options: argparse.Namespace, started: datetime, figures: dict[str, Any]) -> None:
     """Keep the figures of a run as JSON."""
-    output = options.output or ROOT / f"var/bench/{options.mode}-{started:%Y-%m-%dT%H%M%SZ}.json"
-    whole = {"mode": options.mode, "started": started.isoformat(timespec="seconds"), **figures}
-    output.write_text(json.dumps(whole, indent=1) + "\n")
+    output: Path = options.output or ROOT / f"var/bench/{options.mode}-{started:%Y-%m-%dT%H%M%SZ}.json"
+    whole = {
+        "mode": options.mode,
+        "started": started.isoformat(timespec="seconds"),
+        "asked": asked(options, options.mode),
+        **figures,
+    }
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    unfinished.write_text(json.dumps(whole, indent=1) + "\n")
+    unfinished.replace(output)
     print(f"bench: written to {output}", file=sys.stderr)
 
 
@@ -177,26 +203,116 @@ def read(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict) or "mode" not in found:
-        raise BenchError(f"{path} was not written by ./scripts/bench")
+    if not isinstance(found, dict) or not {"mode", "asked", "environment"} <= set(found):
+        raise BenchError(f"{path} was not written by this ./scripts/bench")
     return found
+
+
+PARTS = (("load", "load"), ("growth", "growth"), ("stack", "stack"), ("again", "load"))
+"""What the document is made of: a name, and the mode that measures it. The second run under load comes last: what it is
+to show is that an hour makes no difference.
+"""
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Measure everything, each part by a command of its own, and write the document; return 1 where a target is missed.
+
+    A part that fails does not keep the others from being measured: ``--resume`` measures what is missing.
+    """
+    commit, folder = report.commit(), options.work
+    if commit.endswith("+") and not options.quick:
+        raise BenchError("files differ from the last commit, and docs/performance.md names what was measured: commit")
+    if not options.resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    files, failed = [], []
+    for name, mode in PARTS:
+        output = folder / f"{name}.json"
+        if can_stay(output, commit, asked(options, mode)):
+            print(f"bench: {name}: measured before, at this commit: {output}", file=sys.stderr)
+        elif mode == "stack" and not options.engine:
+            print("bench: NOT RUN: the stack in containers: no container engine answers", file=sys.stderr)
+            continue
+        else:
+            output.unlink(missing_ok=True)
+            print(f"bench: {name}", file=sys.stderr)
+            part(mode, output, options)
+        if output.exists():
+            files.append(read(output))
+        else:
+            failed.append(name)
+    if failed:
+        raise BenchError(f"not measured: {', '.join(failed)}; once that is mended, --resume measures what is missing")
+    return write_document(files, folder if options.quick else document.FOLDER)
+
+
+def can_stay(output: Path, commit: str, wanted: dict[str, Any]) -> bool:
+    """Whether a part was measured already, by the same code and as long."""
+    try:
+        found = read(output)
+    except BenchError:
+        return False
+    known = commit != "unknown" and not commit.endswith("+")
+    return known and bool(found["environment"]["commit"] == commit) and found["asked"] == wanted
+
+
+def part(mode: str, output: Path, options: argparse.Namespace) -> None:
+    """Run one part; whoever ends this ends it too."""
+    command = [str(ROOT / "scripts/bench"), f"--{mode}", "--output", str(output)]
+    command += ["--quick"] if options.quick else []
+    if mode == "load":
+        wanted = asked(options, mode)
+        command += ["--rounds", str(wanted["rounds"]), "--seconds", str(wanted["seconds"])]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def write_document(files: list[dict[str, Any]], folder: Path) -> int:
+    """Write the document; say what was missed and return 1, unless all of it holds or it was a quick run."""
+    verdicts = document.write(files, folder)
+    print(f"bench: written to {folder / document.TEXT}", file=sys.stderr)
+    missed = [verdict for verdict in verdicts if not verdict.holds]
+    for verdict in missed:
+        print(f"bench: missed: {verdict}", file=sys.stderr)
+    return 1 if missed and folder == document.FOLDER else 0
+
+
+def longest(options: argparse.Namespace) -> float:
+    """Return how many seconds a run may take; on an idle machine it takes half of that."""
+    if options.mode != "load":
+        return {"growth": 1500, "stack": 1200, "instructions": 300}[str(options.mode)]
+    wanted = asked(options, "load")
+    slices = len(options.variants.split(",")) * len(options.operations.split(",")) * (wanted["rounds"] + 1)
+    return 400 + slices * (2 * int(wanted["seconds"]) + 4)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked for."""
+    if options.mode == "all":
+        return run_all(options)
     files = [read(path) for path in options.files]
     if options.mode == "compare":
         if any(found["mode"] != "load" for found in files):
             raise BenchError("--compare takes two runs under load")
         return report.compare(*files)
     if options.mode == "document":
-        document.write(files)
-        return 0
+        return write_document(files, document.FOLDER)
+    with bounded(longest(options)):
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure what was asked for and write it down."""
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    started = datetime.now(UTC)
+    # At the start: what is measured is what is here now, whatever is committed meanwhile.
+    started, commit = datetime.now(UTC), {"commit": report.commit()}
     if options.mode == "stack":
-        write_down(options, started, {"environment": report.host(), **run_stack(options)})
+        write_down(options, started, {**run_stack(options), "environment": report.host() | commit})
         return 0
     setting = Setting(
         work=options.work,
@@ -208,7 +324,7 @@ def run(options: argparse.Namespace) -> int:
     if options.mode == "instructions":
         return run_instructions(setting, options)
     figures = (run_growth if options.mode == "growth" else run_load)(setting, options)
-    write_down(options, started, {"environment": report.environment(setting), **figures})
+    write_down(options, started, {**figures, "environment": report.environment(setting) | commit})
     return 0
 
 
@@ -227,7 +343,7 @@ def main() -> int:
     try:
         return run(options)
     except BenchError as error:
-        logs = "" if options.files else f"read what is in {options.work / 'log'}, then "
+        logs = "" if options.files or options.mode == "all" else f"read what is in {options.work / 'log'}, then "
         print(f"\nbench: error: {error}\n  next: {logs}start again", file=sys.stderr)
         return 1
 

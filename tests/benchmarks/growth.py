@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import asdict, dataclass
+from statistics import quantiles
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import psycopg
 
 from tests.benchmarks import data
 from tests.benchmarks.processes import BenchError, Programs
+from tests.benchmarks.report import Verdict
 from tests.benchmarks.setting import Setting
 from tests.benchmarks.variants import Running, Shipped
 
@@ -22,26 +24,46 @@ SIZES = (1_000, 100_000, 1_000_000, 3_000_000)
 """The rows of users 1 to 4."""
 
 OTHERS, ROWS_OF_OTHERS = 20_000, 100
-REPEATS = 150
+REPEATS = 400
 """How often each question is asked for each user; what is slow is asked for PATIENCE seconds at the most."""
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
-RARE, FREQUENT, ABSENT = "zyzzyva", "coffee", "quagga"
-"""In one description of 100,000, and in the seventh of each account; in one of five; in none."""
+RARE, FREQUENT, ABSENT, OUT_OF_USE = "zyzzyva", "coffee", "quagga", "bread"
+"""In one description of 100,000, and in the seventh of each account; in one of five; in none; in a fifth of the older
+half.
+"""
 
-FLAT, RARE_MS, ABSENT_MS = 1.5, 60.0, 5.0
-"""The targets: the largest account's p50 in units of the smallest's; milliseconds at the largest."""
+OLDEST, LARGE = 100, 5000
+"""One row of so many, the oldest ones, has an amount as large as this; no other has."""
+
+PAGE_1 = "list, page 1"
+CURSORS = ("?cursor=, page 1", "?cursor= at the middle", "?cursor= near the end", "?cursor= backwards from the end")
+FLAT = 1.5
+"""The target for these, each by itself: the slowest account's p50 in units of the quickest's."""
+
+OUT_OF_BOUNDS = (
+    "?search= common once, not lately",
+    "?amount_min= that only the oldest have",
+    "the same, and ?timestamp_after=",
+)
+"""What docs/decisions/0047 says is not flat."""
+
+AT_MOST = {"?search= rare": 60.0, "?search= absent": 5.0}
+"""The targets for these: milliseconds at the largest account."""
 
 # Row n of the largest account; of the others every third, every thirtieth and so on, so that all have grown together.
 LOAD = """
 INSERT INTO transactions_transaction (user_id, amount, description, timestamp)
-SELECT owner.user_id, (n * 37 %% 200000 - 100000)::numeric / 100,
+SELECT owner.user_id,
+    CASE WHEN n <= %(largest)s / %(oldest)s THEN %(large)s + owner.nth %% 100
+    ELSE (owner.nth::bigint * 37 %% 200000 - 100000)::numeric / 100 END,
     CASE WHEN owner.nth = 7 AND (owner.user_id <= 4 OR owner.user_id %% 100 = 0) OR owner.nth %% 100000 = 7
-        THEN 'Found a zyzzyva, no. ' || n
-    WHEN n %% 5 = 0 THEN 'Coffee no. ' || n
-    ELSE (ARRAY['Groceries', 'Rent', 'Bus ticket', 'Salary', 'Books', 'Electricity', 'Insurance'])[1 + n %% 7]
-        || ' no. ' || n END,
+        THEN 'Found a zyzzyva, no. ' || owner.nth
+    WHEN owner.nth %% 5 = 0 THEN 'Coffee no. ' || owner.nth
+    WHEN owner.nth %% 5 = 1 AND n < %(largest)s / 2 THEN 'Bread no. ' || owner.nth
+    ELSE (ARRAY['Groceries', 'Rent', 'Bus ticket', 'Salary', 'Books', 'Electricity', 'Insurance'])[1 + owner.nth %% 7]
+        || ' no. ' || owner.nth END,
     timestamptz '2026-01-01 00:00:00.123+00' - (%(largest)s - n) * interval '7 seconds'
 FROM generate_series(1, %(largest)s) AS n
 CROSS JOIN LATERAL (
@@ -55,15 +77,14 @@ CROSS JOIN LATERAL (
 ) AS owner
 """
 
-MIDDLE_CURSORS = """
+MAKE_CURSORS = """
 import json, sys
 import django
 django.setup()
 from transactions.models import Transaction
 from transactions.pagination import Cursor
-for user, number in json.load(sys.stdin):
-    row = Transaction.objects.get(pk=number)
-    print(Cursor("-timestamp", False, row.timestamp, row.pk))
+for number, backwards in json.load(sys.stdin):
+    print(Cursor.beside(Transaction.objects.get(pk=number), "-timestamp", backwards=backwards))
 """
 
 
@@ -72,6 +93,10 @@ class Answer:
     """What one question to one account came to: milliseconds, and the status that was answered."""
 
     p50: float
+    quarter: float
+    three_quarters: float
+    """Half of all answers took between these two."""
+
     status: int
     asked: int
 
@@ -97,10 +122,7 @@ def measure_growth(setting: Setting, say: Callable[[str], None], *, quick: bool)
         "rows_of_others": ROWS_OF_OTHERS,
         "load_seconds": seconds,
         "indexes": _indexes(setting, variant),
-        "answers": {
-            name: [{"p50": answer.p50, "status": answer.status, "asked": answer.asked} for answer in answers]
-            for name, answers in found.items()
-        },
+        "answers": {name: [asdict(answer) for answer in answers] for name, answers in found.items()},
     }
 
 
@@ -118,6 +140,8 @@ def _load(setting: Setting, variant: Shipped, sizes: tuple[int, ...], say: Calla
                 "largest": sizes[3],
                 "others": OTHERS,
                 "of_others": OTHERS * ROWS_OF_OTHERS,
+                "oldest": OLDEST,
+                "large": LARGE,
             },
         )
     say("vacuuming")
@@ -153,19 +177,32 @@ def _indexes(setting: Setting, variant: Shipped) -> dict[str, int]:
 
 def _ask_all(setting: Setting, running: Running, say: Callable[[str], None]) -> Results:
     clients = [Client(running, number) for number in range(4)]
-    middles = _middles(setting, running)
+    numbers = _numbers(setting, running)
+    middles = _rows(setting, running, [number // 2 for number in numbers])
+    # A whole page lies behind it.
+    ends = _rows(setting, running, [number - 15 for number in numbers])
     listing = "/api/transactions/"
-    cursors = _cursors(running, middles)
+    cursors = {
+        "?cursor= at the middle": _cursors(running, middles),
+        "?cursor= near the end": _cursors(running, ends),
+        "?cursor= backwards from the end": _cursors(running, ends, backwards=True),
+    }
     last_pages = [client.last_page(listing) for client in clients]
+    # A hundredth of the oldest rows, by time, and all of them, by amount.
+    both = f"?amount_min={LARGE}&timestamp_after={quote(_moment(setting, running))}"
     questions: dict[str, list[str]] = {
-        "list, page 1": [listing] * 4,
-        "?cursor= at the middle": [f"{listing}?cursor={cursor}" for cursor in cursors],
+        PAGE_1: [listing] * 4,
+        "?cursor=, page 1": [f"{listing}?cursor="] * 4,
+        **{name: [f"{listing}?cursor={cursor}" for cursor in found] for name, found in cursors.items()},
         "detail": [f"{listing}{number}/" for number in middles],
         "?search= rare": [f"{listing}?search={RARE}"] * 4,
         "?search= absent": [f"{listing}?search={ABSENT}"] * 4,
         "?search= frequent": [f"{listing}?search={FREQUENT}"] * 4,
         "?page=, the last that count allows": [f"{listing}?page={page}" for page in last_pages],
-        "?page= at the middle of the rows": [f"{listing}?page={_half(setting, running, n)}" for n in range(4)],
+        "?page= at the middle of the rows": [f"{listing}?page={number // 20}" for number in numbers],
+        OUT_OF_BOUNDS[0]: [f"{listing}?search={OUT_OF_USE}"] * 4,
+        OUT_OF_BOUNDS[1]: [f"{listing}?amount_min={LARGE}"] * 4,
+        OUT_OF_BOUNDS[2]: [f"{listing}{both}"] * 4,
         "create": ["POST"] * 4,
     }
     found = {}
@@ -182,39 +219,57 @@ def _ask_all(setting: Setting, running: Running, say: Callable[[str], None]) -> 
                     times[number].append(milliseconds)
             if time.monotonic() - started > PATIENCE and repeat >= 4:
                 break
-        found[name] = [Answer(median(found_), code, len(found_)) for found_, code in zip(times, status, strict=True)]
+        found[name] = [_answer(found_, code) for found_, code in zip(times, status, strict=True)]
     return found
 
 
-def _middles(setting: Setting, running: Running) -> list[int]:
-    """Return the id of the row in the middle of each account."""
+def _answer(times: list[float], status: int) -> Answer:
+    quarter, half, three_quarters = quantiles(times, n=4)
+    return Answer(half, quarter, three_quarters, status, len(times))
+
+
+def _numbers(setting: Setting, running: Running) -> list[int]:
+    """Return how many rows each account has."""
     with setting.connect(running.variant.database) as connection:
-        found = []
-        for user in range(1, 5):
-            row = connection.execute(
-                "SELECT id FROM transactions_transaction WHERE user_id = %(user)s ORDER BY timestamp DESC, id DESC"
-                " OFFSET (SELECT count(*) / 2 FROM transactions_transaction WHERE user_id = %(user)s) LIMIT 1",
-                {"user": user},
+        rows = connection.execute(
+            "SELECT count(*) FROM transactions_transaction WHERE user_id <= 4 GROUP BY user_id ORDER BY user_id"
+        ).fetchall()
+    if len(rows) != 4:
+        raise BenchError("one of the four accounts has no rows")
+    return [int(number) for (number,) in rows]
+
+
+def _rows(setting: Setting, running: Running, places: list[int]) -> list[int]:
+    """Return the id of one row of each account, by how many are newer."""
+    with setting.connect(running.variant.database) as connection:
+        found = [
+            connection.execute(
+                "SELECT id FROM transactions_transaction WHERE user_id = %s ORDER BY timestamp DESC, id DESC"
+                " OFFSET %s LIMIT 1",
+                [user, place],
             ).fetchone()
-            if row is None:
-                raise BenchError(f"account {user} has no rows")
-            found.append(int(row[0]))
-        return found
+            for user, place in enumerate(places, 1)
+        ]
+    return [int(row[0]) for row in found if row]
 
 
-def _half(setting: Setting, running: Running, number: int) -> int:
+def _moment(setting: Setting, running: Running) -> str:
+    """Return the moment before the newest hundredth of those rows that have a large amount."""
     with setting.connect(running.variant.database) as connection:
         row = connection.execute(
-            "SELECT count(*) FROM transactions_transaction WHERE user_id = %s", [number + 1]
+            "SELECT percentile_disc(0.99) WITHIN GROUP (ORDER BY timestamp) FROM transactions_transaction"
+            " WHERE user_id = 4 AND amount >= %s",
+            [LARGE],
         ).fetchone()
-        return int(row[0]) // 20 if row else 0
+    return row[0].isoformat() if row else ""
 
 
-def _cursors(running: Running, middles: list[int]) -> list[str]:
+def _cursors(running: Running, numbers: list[int], *, backwards: bool = False) -> list[str]:
     variant = running.variant
     if not isinstance(variant, Shipped):
         raise BenchError("only this stack has cursors")
-    return [quote(line) for line in variant.python(MIDDLE_CURSORS, list(enumerate(middles, 1))).splitlines()]
+    lines = variant.python(MAKE_CURSORS, [(number, backwards) for number in numbers]).splitlines()
+    return [quote(line) for line in lines]
 
 
 class Client:
@@ -249,21 +304,54 @@ class Client:
             self.connection.request("GET", path, headers=self.headers)
 
 
-def verdict(name: str, answers: list[dict[str, float]]) -> str:
-    """Return the target that belongs to a question, and whether it holds; nothing where there is none."""
-    first, last = answers[0], answers[-1]
-    if name in {"list, page 1", "?cursor= at the middle"}:
-        holds, target = last["p50"] <= FLAT * first["p50"], f"ratio at most {FLAT:g}"
-    elif name == "?search= rare":
-        holds, target = last["p50"] <= RARE_MS, f"at most {RARE_MS:g} ms"
-    elif name == "?search= absent":
-        holds, target = last["p50"] <= ABSENT_MS, f"at most {ABSENT_MS:g} ms"
-    else:
-        return ""
-    return f"{target}: {'yes' if holds and last['status'] == http.client.OK else 'NO'}"
+def ratio(answers: Sequence[Mapping[str, float]]) -> float:
+    """Return how many times longer the slowest account waits than the quickest, whatever their sizes."""
+    found = [answer["p50"] for answer in answers]
+    return max(found) / min(found)
 
 
-def cell(answer: dict[str, float]) -> str:
+def flat(what: str, answers: Sequence[Mapping[str, float]]) -> Verdict:
+    """Return whether all of these cost the same."""
+    found = ratio(answers)
+    return Verdict(what, f"ratio at most {FLAT:g}", f"{found:.2f}", found <= FLAT and answered(answers))
+
+
+def answered(answers: Sequence[Mapping[str, float]]) -> bool:
+    """Whether none of them is a refusal."""
+    return all(answer["status"] == http.client.OK for answer in answers)
+
+
+def verdict(name: str, answers: Sequence[Mapping[str, float]]) -> Verdict | None:
+    """Return the target that belongs to a question, and whether it holds; None where there is none."""
+    if name in {PAGE_1, *CURSORS}:
+        return flat(name, answers)
+    if name not in AT_MOST:
+        return None
+    last, most = answers[-1]["p50"], AT_MOST[name]
+    return Verdict(name, f"at most {most:g} ms", f"{last:.1f} ms", last <= most and answered(answers))
+
+
+def verdicts(figures: Mapping[str, Any]) -> list[Verdict]:
+    """Return every target."""
+    answers = figures["answers"]
+    found = [judged for name, row in answers.items() if (judged := verdict(name, row))]
+    # The first page has no position to begin at, and is a little cheaper.
+    anywhere = [answer for name in CURSORS[1:] for answer in answers.get(name, ())]
+    return [*found, flat("?cursor= at any depth, of any account", anywhere)] if anywhere else found
+
+
+def target(name: str, answers: Sequence[Mapping[str, float]]) -> str:
+    """Return the cell of a table that holds the target."""
+    found = verdict(name, answers)
+    return f"{found.wanted}: {found.word}" if found else ""
+
+
+def spread(answers: Sequence[Mapping[str, float]]) -> str:
+    """Return between which two figures half of the answers to the largest account lie."""
+    return f"{answers[-1]['quarter']:.1f} to {answers[-1]['three_quarters']:.1f}"
+
+
+def cell(answer: Mapping[str, float]) -> str:
     """Return one figure; the status as well, where it is no success."""
     figure = f"{answer['p50']:.1f}"
     return figure if answer["status"] < 300 else f"{figure} ({answer['status']:.0f})"
@@ -275,8 +363,11 @@ def table(figures: dict[str, object]) -> str:
     if not isinstance(sizes, (list, tuple)) or not isinstance(answers, dict):
         raise BenchError("these are no figures of growth")
     lines = ["p50 over HTTP in milliseconds, by the rows of the account that asks (a status where it is no success)"]
-    lines.append(f"  {'':<36}" + "".join(f"{size:>14,}" for size in sizes) + f"{'ratio':>8}")
+    lines.append(f"  {'':<38}" + "".join(f"{size:>14,}" for size in sizes) + f"{'half of those':>16}{'ratio':>8}")
     for name, row in answers.items():
-        ratio = f"{row[-1]['p50'] / row[0]['p50']:.2f}"
-        lines.append(f"  {name:<36}" + "".join(f"{cell(a):>14}" for a in row) + f"{ratio:>8}  {verdict(name, row)}")
-    return "\n".join(lines)
+        lines.append(
+            f"  {name:<38}"
+            + "".join(f"{cell(a):>14}" for a in row)
+            + f"{spread(row):>16}{ratio(row):>8.2f}  {target(name, row)}"
+        )
+    return "\n".join([*lines, *(f"  {found}" for found in verdicts(figures) if found.what not in answers)])

@@ -10,8 +10,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 TICKS = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 10
@@ -28,6 +29,39 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Raise ``BenchError`` in the main thread where what is done here takes longer; what was started is ended then."""
+
+    def too_long(_number: int, _frame: object) -> NoReturn:
+        raise BenchError(f"it has not ended within {seconds / 60:.0f} minutes")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(
+    command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, stdin: str = "", seconds: float = 300
+) -> str:
+    """Run a program to its end and return what it prints; raise ``BenchError`` where it fails or does not end."""
+    words = [str(word) for word in command]
+    name = " ".join(words[:2])
+    try:
+        done = subprocess.run(
+            words, env=dict(env), cwd=cwd, input=stdin, capture_output=True, text=True, check=False, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{name} has not ended within {seconds:g} s") from None
+    if done.returncode:
+        raise BenchError(f"{name} failed:\n{done.stderr[-3000:]}")
+    return done.stdout
 
 
 class Programs:

@@ -134,7 +134,7 @@ def start_shipped(
     env = setting.environment(DJANGO_ALLOWED_HOSTS="localhost,127.0.0.1", NGINX_AUTH_RATE="99999r/s")
     env["PATH"] = f"{folder / 'bin'}:{setting.nginx.parent}:{env['PATH']}"
     entrypoint = folder / "etc/nginx/entrypoint.sh"
-    checked = subprocess.run([entrypoint, "--test"], env=env, capture_output=True, text=True, check=False)
+    checked = subprocess.run([entrypoint, "--test"], env=env, capture_output=True, text=True, check=False, timeout=60)
     if checked.returncode:
         raise BenchError(f"nginx refuses the configuration of this repository:\n{checked.stderr}")
     programs.start(f"{name}-nginx", [entrypoint], env=env, cwd=folder)

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.benchmarks.load import Slice
+from tests.benchmarks.processes import BenchError
 from tests.benchmarks.setting import ROOT, Setting
 
 Results = dict[str, dict[str, list[Slice]]]
@@ -23,6 +24,23 @@ AIM = {"list": 8.0, "detail": 10.0, "create": 8.0, "refresh": 9.0}
 
 AGAINST = (("list", "django-ninja", 2.0), ("list", "fastapi-sqlalchemy", 2.0), ("list", "fastapi-asyncpg", 1.0))
 """How many times cheaper than a peer."""
+
+
+class Verdict(NamedTuple):
+    """A target, and what was found of it."""
+
+    what: str
+    wanted: str
+    found: str
+    holds: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found} (wanted: {self.wanted}): {self.word}"
+
+    @property
+    def word(self) -> str:
+        """Say whether it holds."""
+        return "yes" if self.holds else "NO"
 
 
 def medians(slices: list[Slice]) -> dict[str, float]:
@@ -45,10 +63,29 @@ def summarize(results: Results) -> dict[str, Any]:
     return summary
 
 
+def beside(figures: Mapping[str, Any], other: str) -> float | None:
+    """Return how many times cheaper than ``other`` this stack is; None where not both were measured."""
+    if {"shipped", other} <= set(figures):
+        return float(figures[other]["cpu"] / figures["shipped"]["cpu"])
+    return None
+
+
+def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
+    """Return every target for which there are figures."""
+    targets = [(operation, "baseline", least) for operation, least in LEAST.items()]
+    found = []
+    for operation, other, least in (*targets, *AGAINST):
+        times = beside(summary.get(operation, {}), other)
+        if times is not None:
+            wanted = f"at least {least:g} times cheaper" if least > 1 else "no dearer"
+            judged = Verdict(f"{operation}, beside {other}", wanted, f"{times:.2f} times cheaper", times >= least)
+            found.append(judged)
+    return found
+
+
 def host() -> dict[str, str]:
     """Return on what it was measured."""
     return {
-        "commit": _commit(),
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "Linux": ".".join(platform.release().split(".")[:2]),
@@ -77,11 +114,23 @@ def environment(setting: Setting) -> dict[str, str]:
     return found
 
 
-def _commit() -> str:
+WRITTEN = ("docs/performance.md", "docs/performance.svg")
+"""What a run writes itself."""
+
+
+def commit() -> str:
     """Return what of this repository is measured, with a plus sign where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    names = [f":(exclude){name}" for name in WRITTEN]
+    found = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *names)
+    return f"{found}+" if changed else found or "unknown"
+
+
+def _git(*words: str) -> str:
+    try:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _processor() -> str:
@@ -129,10 +178,7 @@ def table(summary: Mapping[str, Any]) -> str:
                 f"  {name:<14}{row['cpu']:>9.0f}{row['application']:>9.0f}{row['proxy']:>8.0f}{row['database']:>11.0f}"
                 f"{ratio:>8}{row['per_second']:>8.0f}{row['p50']:>9.1f}{row['p99']:>9.1f}{row['requests']:>10.0f}"
             )
-        for name, other, times in AGAINST:
-            if name == operation and {"shipped", other} <= set(figures):
-                found = figures[other]["cpu"] / figures["shipped"]["cpu"]
-                lines.append(f"  {found:.2f} times cheaper than {other} (wanted: {times:g})")
+        lines += [f"  {verdict}" for verdict in verdicts({operation: figures})]
         lines.append("")
     return "\n".join(lines)
 
@@ -141,20 +187,66 @@ SAME = 0.15
 """By how much the ratios of two runs may differ."""
 
 
+class Difference(NamedTuple):
+    """One ratio in two runs."""
+
+    what: str
+    first: float
+    second: float
+
+    @property
+    def share(self) -> float:
+        """Return by what share of the first the second is larger."""
+        return self.second / self.first - 1
+
+    @property
+    def mark(self) -> str:
+        """Return a word for one that is too large."""
+        return "more than they may" if abs(self.share) > SAME else ""
+
+
+def ratios(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return every ratio that anything is said of: everybody to the baseline, and this stack to its peers."""
+    found = {
+        f"{operation}: {name} to baseline": float(row["ratio"])
+        for operation, figures in summary.items()
+        for name, row in figures.items()
+        if name != "baseline" and "ratio" in row
+    }
+    for operation, other, _ in AGAINST:
+        times = beside(summary.get(operation, {}), other)
+        if times is not None:
+            found[f"{operation}: shipped to {other}"] = times
+    return found
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Return every ratio of two runs; raise ``BenchError`` where they have not measured the same."""
+    one, two = ratios(first["summary"]), ratios(second["summary"])
+    if not one:
+        raise BenchError("there is no ratio to compare: a run without the baseline has none")
+    if one.keys() != two.keys():
+        raise BenchError(
+            f"the two runs have not measured the same; one of them alone has: {sorted(set(one) ^ set(two))}"
+        )
+    return [Difference(what, ratio, two[what]) for what, ratio in one.items()]
+
+
+def agreement(found: list[Difference]) -> Verdict:
+    """Return whether two runs agree."""
+    worst = max(abs(difference.share) for difference in found)
+    wanted = f"at most {SAME:.0%} apart"
+    return Verdict("every ratio in a second run", wanted, f"{worst:.1%} at the most", worst <= SAME)
+
+
 def compare(first: dict[str, Any], second: dict[str, Any]) -> int:
     """Print by how much the ratios of two runs differ; return 1 where one differs by more than ``SAME``."""
-    worst = 0.0
-    for found in (first, second):
-        print(warning(found["summary"]), end="\n" if warning(found["summary"]) else "")
-    print(f"{'':<28}{'first':>9}{'second':>9}{'differ by':>12}")
-    for operation, figures in first["summary"].items():
-        for name, row in figures.items():
-            other = second["summary"].get(operation, {}).get(name, {})
-            if name == "baseline" or "ratio" not in row or "ratio" not in other:
-                continue
-            difference = other["ratio"] / row["ratio"] - 1
-            worst = max(worst, abs(difference))
-            mark = "  more than they may" if abs(difference) > SAME else ""
-            print(f"{operation + ', ' + name:<28}{row['ratio']:>9.2f}{other['ratio']:>9.2f}{difference:>+12.1%}{mark}")
-    print(f"\nthe largest difference is {worst:.1%}; {SAME:.0%} is allowed")
-    return 1 if worst > SAME else 0
+    found = differences(first, second)
+    for run in (first, second):
+        print(warning(run["summary"]), end="\n" if warning(run["summary"]) else "")
+    print(f"{'':<34}{'first':>9}{'second':>9}{'differ by':>12}")
+    for row in found:
+        print(f"{row.what:<34}{row.first:>9.2f}{row.second:>9.2f}{row.share:>+12.1%}  {row.mark}".rstrip())
+    verdict = agreement(found)
+    print(f"\n{verdict}")
+    return 0 if verdict.holds else 1

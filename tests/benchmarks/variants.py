@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from argon2 import PasswordHasher
 from psycopg import sql
 
 from tests.benchmarks import data, proxies
-from tests.benchmarks.processes import BenchError, Programs, free_port, wait_for
+from tests.benchmarks.processes import Programs, free_port, run, wait_for
 from tests.benchmarks.setting import HERE, ROOT, Setting
 
 
@@ -45,6 +44,8 @@ class Variant:
     title: ClassVar[str]
     served_by: ClassVar[str]
     database: ClassVar[str]
+    users: ClassVar[str] = "auth_user"
+    """The table of accounts."""
 
     def __init__(self, setting: Setting, programs: Programs) -> None:
         self.setting = setting
@@ -61,14 +62,6 @@ class Variant:
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Return a new pair of tokens for each of ``users``, which lives longer than any run."""
         raise NotImplementedError
-
-    def _run(self, command: Sequence[str | Path], *, env: dict[str, str], cwd: Path, stdin: str = "") -> str:
-        done = subprocess.run(
-            [str(word) for word in command], env=env, cwd=cwd, input=stdin, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise BenchError(f"{self.name}: {command[1]} failed:\n{done.stderr[-3000:]}")
-        return done.stdout
 
 
 HASH = """
@@ -102,6 +95,7 @@ class Shipped(Variant):
     title = "this stack"
     served_by = "2 replicas of Gunicorn as configured, nginx as configured"
     database = "transactions"
+    users = "accounts_user"
     replicas = 2
 
     def environment(self, *, role: str = "app", **variables: str) -> dict[str, str]:
@@ -122,17 +116,17 @@ class Shipped(Variant):
     def migrate(self) -> None:
         """Make the schema as the service ``migrate`` does."""
         env = self.environment(role="migrator", POSTGRES_STATEMENT_TIMEOUT_MS="0")
-        self._run([self.setting.python, "manage.py", "migrate", "--no-input"], env=env, cwd=ROOT / "backend")
+        run([self.setting.python, "manage.py", "migrate", "--no-input"], env=env, cwd=ROOT / "backend")
 
     def password_hash(self) -> str:
         """Return the hash of the users' password, as a registration would store it."""
         command: list[str | Path] = [self.setting.python, "-c", HASH]
-        return self._run(command, env=self.environment(), cwd=ROOT / "backend", stdin=data.PASSWORD).strip()
+        return run(command, env=self.environment(), cwd=ROOT / "backend", stdin=data.PASSWORD).strip()
 
     def prepare(self) -> None:
         """Make the schema with its migrations, and the rows."""
         self.migrate()
-        data.load_users(self.setting, self.database, table="accounts_user", password=self.password_hash())
+        data.load_users(self.setting, self.database, table=self.users, password=self.password_hash())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
@@ -165,7 +159,7 @@ class Shipped(Variant):
         """Return what ``code`` prints in the application's environment, with ``question`` on its stdin as JSON."""
         command: list[str | Path] = [self.setting.python, "-c", code]
         env = self.environment(**variables)
-        return self._run(command, env=env, cwd=ROOT / "backend", stdin=json.dumps(question))
+        return run(command, env=env, cwd=ROOT / "backend", stdin=json.dumps(question))
 
 
 BASELINE_TOKENS = """
@@ -254,15 +248,15 @@ class Baseline(Usual):
                 return
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
         env = self.environment()
-        self._run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
-        hashed = self._run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
-        data.load_users(self.setting, self.database, table="auth_user", password=hashed.strip())
+        run([self.setting.python, "-m", "django", "migrate", "--no-input"], env=env, cwd=self.folder)
+        hashed = run([self.setting.python, "-c", HASH], env=env, cwd=self.folder, stdin=data.PASSWORD)
+        data.load_users(self.setting, self.database, table=self.users, password=hashed.strip())
         data.load_rows(self.setting, self.database)
         data.vacuum(self.setting, self.database)
 
     def tokens(self, users: Sequence[int]) -> list[Tokens]:
         """Make a pair for each, with simplejwt."""
-        lines = self._run(
+        lines = run(
             [self.setting.python, "-c", BASELINE_TOKENS],
             env=self.environment(),
             cwd=self.folder,
@@ -319,7 +313,7 @@ class Peer(Usual):
                 "INSERT INTO refresh_token (jti, user_id, expires_at) VALUES (%s, %s, now() + interval '1 day')",
                 [(jti, user) for user, jti in wanted],
             )
-        lines = self._run(
+        lines = run(
             [self.setting.peers_python, "-c", PEER_TOKENS],
             env=self.environment(),
             cwd=self.folder,

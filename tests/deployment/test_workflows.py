@@ -72,7 +72,8 @@ def test_every_job_has_an_end_and_a_runner_of_a_known_release(path: Path) -> Non
 
 
 def test_ci_runs_every_suite_and_keeps_the_logs_of_a_failure() -> None:
-    commands = " ".join(step.get("run", "") for step in steps(ROOT / ".github/workflows/ci.yml"))
+    jobs = load(ROOT / ".github/workflows/ci.yml")["jobs"]
+    commands = " ".join(step.get("run", "") for name in jobs if name != "bench" for step in jobs[name]["steps"])
     ran = " ".join(re.findall(r"\./scripts/test((?: [a-z]+)+)", commands)).split()
     suites = re.findall(r"^readonly (?:LONG_)?SUITES=\((.+)\)$", (ROOT / "scripts/test").read_text(), re.MULTILINE)
 
@@ -104,6 +105,23 @@ def test_a_scheduled_workflow_deploys_rolls_back_and_kills_as_often_as_was_promi
         assert [test for test in tests if word in test] == [name]
     for document in ("docs/runbook.md", ".github/CONTRIBUTING.md"):
         assert "deployments.yml" in (ROOT / document).read_text(), document
+
+
+def test_what_ubuntu_has_no_programs_for_runs_in_a_job_of_its_own() -> None:
+    jobs = load(ROOT / ".github/workflows/ci.yml")["jobs"]
+    tests = (ROOT / "tests/deployment/test_bench.py").read_text()
+
+    left_out = [step["run"] for step in jobs["lint"]["steps"] if " -k " in step.get("run", "")]
+    bench = [step for step in jobs["bench"]["steps"] if step.get("run", "").startswith("./scripts")]
+
+    assert left_out == ['./scripts/test lint deployment -- -k "not quick_run"']
+    assert len(re.findall(r"def test_\w*quick_run", tests)) == 1
+    assert [step["run"] for step in bench] == [
+        "./scripts/test deployment -- -k quick_run",
+        "./scripts/bench --load --quick",
+    ]
+    # Every variant and operation, once a week: what they are compared with changes with its lock file alone.
+    assert [step.get("if") for step in bench] == [None, "github.event_name == 'schedule'"]
 
 
 def test_ci_compares_what_a_pull_request_makes_of_the_api_with_what_its_clients_know() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def sound() -> dict[str, str]:
     """Return the least configuration that is accepted."""
     names = ("DJANGO_SECRET_KEY", "JWT_SIGNING_KEY", "POSTGRES_PASSWORD")
     return {"DJANGO_ALLOWED_HOSTS": "localhost", **{name: secrets.token_urlsafe(48) for name in names}}
+
+
+@pytest.fixture(autouse=True)
+def processors(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the process run on 64 processors, or on as many as it is called with."""
+
+    def may_run_on(number: int) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(number)))
+
+    may_run_on(64)
+    return may_run_on
 
 
 def second_version(folder: Path, content: str) -> Path:
@@ -57,13 +69,23 @@ def test_there_is_a_worker_for_each_processor_of_the_quota(tmp_path: Path, conte
     assert sizing.workers(threads=4, replicas=2, connections=1000, folder=folder) == workers
 
 
+@pytest.mark.parametrize(("bound_to", "workers"), [(1, 1), (2, 2), (3, 3), (4, 4), (16, 4)])
+def test_there_are_no_more_workers_than_processors_that_the_container_is_bound_to(
+    tmp_path: Path, processors: Callable[[int], None], bound_to: int, workers: int
+) -> None:
+    processors(bound_to)
+    folder = second_version(tmp_path, "400000 100000")
+
+    assert sizing.workers(threads=4, replicas=2, connections=1000, folder=folder) == workers
+
+
 @pytest.mark.parametrize(
-    ("processors", "replicas", "workers"), [(1, 2, 1), (2, 2, 1), (1, 1, 2), (4, 2, 2), (6, 2, 3), (7, 2, 4), (6, 1, 6)]
+    ("number", "replicas", "workers"), [(1, 2, 1), (2, 2, 1), (1, 1, 2), (4, 2, 2), (6, 2, 3), (7, 2, 4), (6, 1, 6)]
 )
 def test_without_a_quota_the_replicas_share_the_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, replicas: int, workers: int
+    tmp_path: Path, processors: Callable[[int], None], number: int, replicas: int, workers: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    processors(number)
 
     assert sizing.workers(threads=4, replicas=replicas, connections=1000, folder=tmp_path) == workers
 

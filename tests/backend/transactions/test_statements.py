@@ -234,7 +234,9 @@ def plan_of(statement: str, **given_values: Any) -> str:
         return "\n".join(line for (line,) in cursor.fetchall())
 
 
-def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> None:
+@pytest.fixture
+def asking(alice: User, bob: User) -> dict[str, Any]:
+    """Give both many rows, and return what a statement wants to know of Alice, who asks."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO transactions_transaction (user_id, amount, description)"
@@ -243,15 +245,32 @@ def test_first_page_reads_its_index_and_nothing_else(alice: User, bob: User) -> 
         )
         cursor.execute("ANALYZE transactions_transaction")
 
-    session = new_session(alice)["sid"]
     now = timezone.now()
-    values = {"session": session, "account": alice.pk, "now": now, "noted_before": now}
-    plan = plan_of(statements.first_page_statement(size=10, counted=2001), **values)
+    return {"session": new_session(alice)["sid"], "account": alice.pk, "now": now, "noted_before": now}
+
+
+def test_first_page_reads_its_index_and_nothing_else(asking: dict[str, Any]) -> None:
+    plan = plan_of(statements.first_page_statement(size=10, counted=2001), **asking)
 
     assert plan.count("using transaction_newest_first") == 2
     assert "Index Only Scan using transaction_newest_first" in plan
     assert "Seq Scan on transactions_transaction" not in plan
     assert plan.count("Sort Key") == 1  # of the ten rows, which are in order already
+
+
+def test_one_is_read_by_its_id(asking: dict[str, Any]) -> None:
+    plan = plan_of(statements.READ_ONE, **asking, pk=Transaction.objects.latest("pk").pk)
+
+    assert plan.count(" on transactions_transaction") == 1
+    assert "Index Scan using transactions_transaction_pkey on transactions_transaction" in plan
+
+
+def test_recording_reads_no_transaction(asking: dict[str, Any]) -> None:
+    plan = plan_of(statements.RECORD, **asking, amount=1, description="Tea")
+
+    assert [line.strip("-> ") for line in plan.splitlines() if "transactions_transaction" in line] == [
+        "Insert on transactions_transaction"
+    ]
 
 
 def test_statements_of_the_hot_endpoints_are_planned_once_for_a_connection(as_alice: APIClient, alice: User) -> None:
