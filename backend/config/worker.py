@@ -86,8 +86,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """Serves each request in the thread that was waiting for it, those for ``/healthz`` in one of their own.
 
     The main thread accepts connections and looks at what a new one asks for first. Now and then it looks at those that
-    wait: a request for ``/healthz`` is not left to threads that are all busy, a request that nobody waits for any more is
-    not served at all, and a connection on which nothing comes ends.
+    wait: a request for ``/healthz`` is not left to threads that are all busy, one that nobody waits for any more is not
+    served at all, and a connection on which nothing comes ends.
 
     Told to end, it takes what waits in the queue, then closes it for all workers: from there on nginx is refused at
     once.

@@ -250,7 +250,16 @@ def serving(code: str, folder: Path, *more: str) -> "Iterator[tuple[int, subproc
     """Serve another application with the same worker, in one thread; give its port and its process."""
     (folder / "another.py").write_text(code)
     port = free_port()
-    options = ("--worker-class", "config.worker.Worker", "--threads", "1", "--no-control-socket", "--keep-alive", "75", *more)
+    options = (
+        "--worker-class",
+        "config.worker.Worker",
+        "--threads",
+        "1",
+        "--no-control-socket",
+        "--keep-alive",
+        "75",
+        *more,
+    )
     with subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options, "another:application"],
         cwd=folder,
@@ -269,25 +278,28 @@ SLOW = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 
 def test_a_kept_connection_asks_for_health_while_every_thread_is_busy(tmp_path: Path) -> None:
     """nginx asks on a connection on which something else was asked before."""
-    with serving(BUSY, tmp_path) as (port, _), ThreadPoolExecutor(1) as pool:
-        with closing(HTTPConnection("127.0.0.1", port, timeout=2)) as kept:
-            for path in ("/", "/healthz", "/", "/healthz"):  # from the threads to the one of its own, and back
-                kept.request("GET", path)
-                assert kept.getresponse().read() == b"done"
-            kept.request("GET", "/")
-            kept.getresponse().read()
-            slow = pool.submit(raw, port, SLOW)
-            time.sleep(0.5)
-
-            for _ in range(2):
-                kept.request("GET", "/healthz")
-                assert kept.getresponse().read() == b"done"
-
-            assert not slow.done()
-            kept.sock.settimeout(10)
-            kept.request("GET", "/")
+    with (
+        serving(BUSY, tmp_path) as (port, _),
+        ThreadPoolExecutor(1) as pool,
+        closing(HTTPConnection("127.0.0.1", port, timeout=2)) as kept,
+    ):
+        for path in ("/", "/healthz", "/", "/healthz"):  # from the threads to the one of its own, and back
+            kept.request("GET", path)
             assert kept.getresponse().read() == b"done"
-            assert slow.done()
+        kept.request("GET", "/")
+        kept.getresponse().read()
+        slow = pool.submit(raw, port, SLOW)
+        time.sleep(0.5)
+
+        for _ in range(2):
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read() == b"done"
+
+        assert not slow.done()
+        kept.sock.settimeout(10)
+        kept.request("GET", "/")
+        assert kept.getresponse().read() == b"done"
+        assert slow.done()
 
 
 def test_a_request_is_not_served_once_its_client_has_left(tmp_path: Path) -> None:
