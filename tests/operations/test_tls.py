@@ -278,7 +278,7 @@ def test_doctor_finds_that_nginx_serves_another_certificate_than_the_files_hold(
     assert "it lasts 179 more days" in found["certificate.served"]["message"]
     assert original.serial() == original.first.serial
     mend(original.stack, found["certificate.served"])
-    original.stack.wait_until_whole()
+    original.stack.compose("up", "--detach", "--no-build", "--wait")
     assert original.serial() == new.serial
     assert "certificate.served" not in examine(original.stack)
 
