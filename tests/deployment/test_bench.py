@@ -214,6 +214,17 @@ def test_every_target_has_a_verdict(shipped: float, expected: list[bool]) -> Non
         assert f"  {found}\n" in report.table(summary)
 
 
+@pytest.mark.parametrize(("peer", "holds"), [(1200, True), (860, True), (840, False)])
+def test_two_stacks_are_level_where_two_runs_of_one_would_not_differ_by_more(peer: float, holds: bool) -> None:
+    results = {"list": {"shipped": 1000, "fastapi-asyncpg": peer}}
+    summary = report.summarize({name: {v: [slice_of(cpu)] for v, cpu in row.items()} for name, row in results.items()})
+
+    (found,) = report.verdicts(summary)
+
+    assert found.holds is holds
+    assert "level" in found.wanted
+
+
 @pytest.mark.parametrize(("others", "warned"), [(0.02, False), (0.3, True)])
 def test_a_run_that_others_have_disturbed_says_so(others: float, warned: bool) -> None:
     summary = report.summarize({"list": {"shipped": [slice_of(1000, others)]}})
