@@ -20,7 +20,7 @@ def deployment(installation: Installation) -> Findings:
     if process:
         yield ok(
             "deployment",
-            f"A deployment or rotation is under way (process {process}); the lines below change with it.",
+            f"The containers are being changed by process {process}; the lines below change with them.",
         )
         return
     try:
