@@ -940,7 +940,7 @@ class Environment:
 
     ENV_FILE = OptionalVariable(
         "The file from which a process reads what its environment has not.",
-        parse=text(r"\S+"),
+        parse=text(r"[^\s*?]+"),
         accepts="a path",
         example=".env",
         readers=("process",),
