@@ -73,7 +73,10 @@ def asks_for_health(start: bytes | None) -> bool:
 def has_left(conn: Any) -> bool:
     """Return whether the other side has ended the connection, whatever it had sent before."""
     poll = select.poll()
-    poll.register(conn.sock, select.POLLRDHUP)
+    try:
+        poll.register(conn.sock, select.POLLRDHUP)
+    except ValueError:
+        return True  # a thread has just closed it
     return bool(poll.poll(0))
 
 
@@ -96,8 +99,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The connections that no thread has, by file descriptor. Whoever takes one out has it to itself.
         self.kept: dict[int, Any] = {}
-        # Those that end at the next look: by then no thread is on its way to one of them any more, and would meet
-        # another connection under its number.
+        # Those that end at the next look: by then hardly a thread is still on its way to one of them, to meet another
+        # connection under its number.
         self.leaving: list[Any] = []
         self.next_look = 0.0
         super().__init__(*args, **kwargs)
@@ -132,15 +135,24 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             for descriptor, events in self.requests.poll(maxevents=1):
                 if (conn := self.kept.pop(descriptor, None)) is None:
                     continue  # the main thread has taken it
+                left = bool(events & select.EPOLLRDHUP)
+                if left and not has_left(conn):
+                    # What was reported is another connection, closed meanwhile, that had the same number.
+                    self.wait_again(descriptor, conn)
                 # Of one that the client has ended nothing is served: nobody would learn what became of it.
-                if not events & select.EPOLLRDHUP and self.answer(conn):
-                    self.keep(conn)
-                    with suppress(OSError):  # the main thread has taken it meanwhile
-                        self.requests.modify(descriptor, READABLE_ONCE)
+                elif not left and self.answer(conn):
+                    conn.set_timeout()
+                    self.wait_again(descriptor, conn)
                 else:
                     with suppress(OSError):
                         conn.close(graceful=True)
                     self.method_queue.defer(self.count_closed)
+
+    def wait_again(self, descriptor: int, conn: Any) -> None:
+        """Put a connection back among those that wait for a request."""
+        self.kept[descriptor] = conn
+        with suppress(OSError):  # the main thread has taken it meanwhile
+            self.requests.modify(descriptor, READABLE_ONCE)
 
     def answer(self, conn: Any) -> bool:
         """Answer what was asked on a connection; return whether it is kept for more."""
@@ -153,16 +165,11 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             return False
         return bool(keeps)
 
-    def keep(self, conn: Any) -> None:
-        """Keep a connection for its next request, which has to come in time."""
-        conn.set_timeout()
-        self.kept[conn.sock.fileno()] = conn
-
     def take(self, descriptor: int) -> bool:
         """Take a connection from the threads; return whether none of them was faster."""
-        if (conn := self.kept.pop(descriptor, None)) is None:
+        if self.kept.pop(descriptor, None) is None:
             return False
-        self.requests.unregister(conn.sock)
+        self.requests.unregister(descriptor)
         return True
 
     def count_closed(self) -> None:
@@ -189,7 +196,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                 conn.timeout = min(conn.timeout, now + LINGER_SECONDS)
             start = peek(conn)
             if asks_for_health(start) and self.take(descriptor):
-                super().enqueue_req(conn)
+                self.enqueue_req(conn)
             elif (conn.timeout <= now if start is None else has_left(conn)) and self.take(descriptor):
                 self.leaving.append(conn)
 
@@ -215,8 +222,10 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             return
         conn.sock.setblocking(True)
         conn.data_ready = True
-        self.keep(conn)
-        self.requests.register(conn.sock, READABLE_ONCE)
+        conn.set_timeout()
+        descriptor = conn.sock.fileno()
+        self.kept[descriptor] = conn
+        self.requests.register(descriptor, READABLE_ONCE)
 
     def wait_for_start(self, conn: Any) -> None:
         """Come back to a new connection once something was sent on it, or close it."""

@@ -53,7 +53,9 @@ def raw(port: int, request: bytes) -> tuple[int, dict[str, str], bytes]:
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         while len(body) < int(headers.get("content-length", 0)):
-            body += client.recv(65536)
+            received = client.recv(65536)
+            assert received, f"no more of an answer than {answer!r}"
+            body += received
     return int(first.split()[1]), headers, body
 
 
@@ -223,6 +225,12 @@ def test_server_that_is_told_to_stop_answers_once_more_on_a_connection_and_ends_
         assert process.wait(10) == 0
 
 
+LOOKS_ALL_THE_TIME = """
+from config import worker
+
+worker.LOOK_SECONDS = 0
+"""
+
 BUSY = """
 import time
 from pathlib import Path
@@ -328,6 +336,26 @@ def test_connections_of_clients_that_have_left_do_not_keep_others_out(tmp_path: 
         health = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         assert raw(port, health)[2] == b"done"
         assert not slow.done()
+
+
+def test_connections_that_end_while_they_are_looked_at_do_no_harm(tmp_path: Path) -> None:
+    def come_and_go(port: int) -> int:
+        number, until = 0, time.monotonic() + 3
+        while time.monotonic() < until:
+            assert raw(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[2] == b"done"
+            number += 1
+        return number
+
+    with serving(LOOKS_ALL_THE_TIME + BUSY, tmp_path, "--threads", "4") as (port, process):
+        with ThreadPoolExecutor(8) as pool:
+            numbers = [pool.submit(come_and_go, port) for _ in range(8)]
+            assert sum(number.result() for number in numbers) > 100
+        process.terminate()
+        assert process.stderr
+        log = process.stderr.read()
+
+    assert b"Exception" not in log, log.decode()
+    assert b"Booting worker" not in log  # the first one is still there
 
 
 def test_as_many_idle_connections_are_offered_as_leave_room_for_others(tmp_path: Path) -> None:
