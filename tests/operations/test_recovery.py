@@ -83,7 +83,7 @@ def test_backends_on_new_addresses_are_found_within_2_seconds_and_without_a_rest
 
 
 @pytest.mark.timeout(240)
-def test_one_backend_on_a_new_address_costs_no_request(disturbed: Stack, squatters: list[str]) -> None:
+def test_one_backend_on_a_new_address_costs_503_for_2_seconds_at_most(disturbed: Stack, squatters: list[str]) -> None:
     network = f"{disturbed.name()}_application"
     leaves, stays = disturbed.containers("backend")
     before = leaves.address(network)
@@ -95,7 +95,8 @@ def test_one_backend_on_a_new_address_costs_no_request(disturbed: Stack, squatte
         disturbed.compose("up", "--detach", "--no-build", "--no-deps", "--no-recreate", "--wait", "backend")
         time.sleep(2)
 
-    load.assert_whole()
+    # Mostly none: it takes the address of the one that has just gone, and a list that changes in the same second.
+    load.assert_whole(refused_for=FOUND_WITHIN_SECONDS)
     (new,) = set(disturbed.containers("backend")) - {stays}
     assert new.address(network) != before
 

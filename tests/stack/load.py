@@ -35,6 +35,8 @@ class Ledger:
     acknowledged: list[str] = field(default_factory=list)
     """The descriptions of the rows that the API has confirmed."""
     failures: list[str] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    """When a request was answered 503 with a time to come again, of the failures."""
     counted: int = 0
     """How many requests were sent while the load was on."""
     is_closed: bool = False
@@ -97,6 +99,8 @@ class Visitor:
             self.ledger.failures.append(f"{began} {kind} {body}: {type(error).__name__} {error}")
             self._connection.close()
             return None
+        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.getheader("Retry-After"):
+            self.ledger.refused.append(time.monotonic())
         request_id = answer.getheader("X-Request-ID")
         self.ledger.failures.append(f"{began} {kind} {body}: {answer.status} {content[:200]!r} {request_id}")
         return None
@@ -155,9 +159,17 @@ class Load:
         """What was not answered as it should be."""
         return [failure for visitor in self._visitors for failure in visitor.ledger.failures]
 
-    def assert_whole(self) -> None:
-        """Fail unless every request was answered, and every confirmed row is there, once."""
-        assert self.failures == [], "\n".join(
+    def _was_refused_for(self, seconds: float) -> bool:
+        """Return whether nothing but 503 went wrong, with a time to come again, and for no longer than ``seconds``."""
+        moments = [moment for visitor in self._visitors for moment in visitor.ledger.refused]
+        return len(moments) == len(self.failures) and max(moments) - min(moments) <= seconds
+
+    def assert_whole(self, *, refused_for: float = 0) -> None:
+        """Fail unless every request was answered, and every confirmed row is there, once.
+
+        For ``refused_for`` seconds requests may be answered 503.
+        """
+        assert self.failures == [] or (refused_for and self._was_refused_for(refused_for)), "\n".join(
             [
                 f"{len(self.failures)} of {self.asked.total()} requests failed (seed {self._seed}):",
                 *self.failures,
