@@ -1,5 +1,5 @@
 """What the tests of operating a stack share: the running stack, as tests/stack has it."""
 
-from tests.stack.conftest import alice, bob, client, disturbed, leftovers, stack
+from tests.stack.conftest import alice, bob, client, disturbed, pytest_sessionstart, stack
 
-__all__ = ["alice", "bob", "client", "disturbed", "leftovers", "stack"]
+__all__ = ["alice", "bob", "client", "disturbed", "pytest_sessionstart", "stack"]

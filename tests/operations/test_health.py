@@ -14,6 +14,8 @@ import pytest
 from tests.stack.containers import SERVERS, Container, Stack, eventually
 from tests.stack.headers import assert_every_header_once
 from tests.stack.people import Person, connect
+from tests.stack.static import assets_of
+from tests.stack.test_static import PAGES
 
 THREADS = 4
 """Of each worker; what GUNICORN_THREADS is unless it is set."""
@@ -214,3 +216,11 @@ def test_a_killed_backend_costs_no_reader_an_answer(disturbed: Stack, base_url: 
 
     assert len(readyz) >= 5
     assert set(readyz) == {HTTPStatus.OK}
+
+
+def test_static_files_need_no_backend(disturbed: Stack, client: httpx.Client) -> None:
+    paths = [path for page in PAGES for path in assets_of(client, page)]
+
+    disturbed.compose("pause", "backend")
+
+    assert [client.get(path).status_code for path in paths] == [HTTPStatus.OK] * len(paths)

@@ -15,6 +15,7 @@ from tests.stack.people import Person, connect, unique
 
 MOST_SQUATTERS = 12
 RELOADS = 20
+CRASHES_SECONDS = 30
 FOUND_WITHIN_SECONDS = 2
 """How long nginx may answer 503 after a backend on a new address serves."""
 
@@ -145,3 +146,41 @@ def test_recreated_backends_cost_503_at_most(disturbed: Stack, base_url: str, al
     assert {answer.status_code for answer in answers} <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
     assert all("Retry-After" in answer.headers for answer in answers if answer.is_server_error)
     assert alice.descriptions() == []
+
+
+def test_data_outlives_the_container(disturbed: Stack, alice: Person) -> None:
+    row = alice.record("kept")
+    before = disturbed.container("db")
+
+    disturbed.compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--wait", "db")
+
+    assert disturbed.container("db") != before
+    assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
+    volume = docker("volume", "inspect", f"{disturbed.name()}_database").stdout
+    assert "com.docker.compose.volume" in volume
+
+
+def test_a_backend_that_refuses_is_started_again_ever_more_seldom_and_floods_no_log(stack: Stack) -> None:
+    backend = stack.container("backend").inspect()
+    policy, log = (backend["HostConfig"][name] for name in ("RestartPolicy", "LogConfig"))
+    name = unique(f"{stack.name()}-own")
+    bounds = [option for key, value in log["Config"].items() for option in ("--log-opt", f"{key}={value}")]
+    docker(
+        *("run", "--detach", "--name", name, "--restart", policy["Name"], "--log-driver", log["Type"], *bounds),
+        *("--read-only", "--network", "none", "--env", "GUNICORN_THREADS=none", backend["Image"]),
+    )
+    try:
+        time.sleep(CRASHES_SECONDS)
+        about = Container(name).inspect()
+        said = docker("logs", name)
+    finally:
+        docker("rm", "--force", name)
+    lines = (said.stdout + said.stderr).splitlines()
+
+    assert policy["Name"] == "unless-stopped"
+    # Docker waits 0.1 s before the first time and twice as long before each further one.
+    assert 2 <= about["RestartCount"] <= 10
+    starts = [line for line in lines if "The configuration has " in line]
+    assert 2 <= len(starts) <= about["RestartCount"] + 1
+    assert len(lines) <= 15 * (about["RestartCount"] + 1)
+    assert bounds, "nothing bounds the log"

@@ -77,8 +77,8 @@ def test_what_has_expired_is_removed(stack: Stack, upkeep: Container) -> None:
 def test_of_two_at_once_one_works(stack: Stack, upkeep: Container) -> None:
     key = unique("expired")
     stack.sql(EXPIRED.format(key))
-    # Whoever comes first waits for the table, shorter than its lock timeout, and so is still at it when the other comes:
-    # a row that is locked would be left to the next round.
+    # Whoever comes first waits for the table, shorter than its lock timeout, and so is still at it when the other
+    # comes. A row that is locked would be left to the next round.
     hold = "BEGIN; LOCK TABLE accounts_failedattempts IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({})"
     with ThreadPoolExecutor(3) as pool:
         holder = pool.submit(stack.sql, hold.format(2.5))

@@ -38,11 +38,17 @@ def stack(checkout: Path, base_url: str) -> Stack:
     return Stack(checkout, base_url)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def leftovers(stack: Stack) -> None:
-    """Remove what a run that was killed has left of the stacks and containers that tests make beside this one."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remove what a run that was killed has left of the stacks and containers that tests make beside the running one.
+
+    Before any test runs: tests run side by side, and what one of them has made is not left over.
+    """
+    checkout, base_url = (session.config.getoption(option) for option in ("--checkout", "--base-url"))
+    if hasattr(session.config, "workerinput") or not (checkout and base_url):
+        return
+    name = Stack(checkout, base_url).name()
     prefixes = tuple(
-        f"{stack.name()}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own", "managed", "alone")
+        f"{name}-{purpose}-" for purpose in ("first-start", "broken", "squatter", "own", "managed", "alone")
     )
     project = '{{.Label "com.docker.compose.project"}}'
     listings = {
@@ -52,9 +58,14 @@ def leftovers(stack: Stack) -> None:
     }
     for kind, listing in listings.items():
         for line in docker(*listing).stdout.splitlines():
-            name, *labels = line.split()
-            if any(word.startswith(prefixes) for word in (name, *labels)):
-                docker(kind, "rm", *(["--force", "--volumes"] if kind == "container" else []), name)
+            found, *labels = line.split()
+            if any(word.startswith(prefixes) for word in (found, *labels)):
+                docker(kind, "rm", *(["--force", "--volumes"] if kind == "container" else []), found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest: it runs beside the others, instead of after them."""
+    items.sort(key=lambda item: item.path.name != "test_schemathesis.py")
 
 
 @pytest.fixture

@@ -181,3 +181,15 @@ def another_nginx(stack: Stack, **variables: str) -> Iterator[str]:
         yield ready.base_url
     finally:
         docker("rm", "--force", name)
+
+
+def assert_no_container_stays(stack: Stack) -> None:
+    """Fail where ``docker compose run`` has left a container; those of tests beside this one go by themselves."""
+
+    def listed() -> set[str]:
+        return {
+            name for name in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout.split() if "-run-" in name
+        }
+
+    found = listed()
+    eventually(lambda: not found & listed(), within=10, what="no container of a command that has ended is left")

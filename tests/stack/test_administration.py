@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.containers import SERVICES, Result, Stack, run
+from tests.stack.containers import SERVICES, Result, Stack, assert_no_container_stays, run
 from tests.stack.people import Person, connect, unique
 
 PASSWORD = "correct-horse-battery"
@@ -115,7 +115,7 @@ def test_migrate_runs_with_the_role_that_may_change_the_schema(stack: Stack) -> 
     done = script(stack, "manage", "migrate")
 
     assert "No migrations to apply" in done.stdout
-    assert "-run-" not in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout
+    assert_no_container_stays(stack)
 
 
 def test_upkeep_runs_where_the_mail_server_is_known(stack: Stack) -> None:

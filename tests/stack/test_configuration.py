@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.containers import Container, Result, Stack, docker, run
-from tests.stack.people import unique
+from tests.stack.containers import Result, Stack, assert_no_container_stays, run
 
 CONFIGURATION_ERROR = 78
 """EX_CONFIG of sysexits.h."""
 
 AT_ONCE_SECONDS = 5
-CRASHES_SECONDS = 60
 
 CANARY = "c4n4ry"
 """Part of every bad value; no message may repeat it."""
@@ -183,33 +181,7 @@ def test_compose_reads_a_plain_line_as_the_scripts_do(checkout: Path, tmp_path: 
 def test_no_container_is_left_of_a_refused_start(stack: Stack) -> None:
     start(stack, "backend", {"DJANGO_DEBUG": "true"})
 
-    assert "-run-" not in stack.compose("ps", "--all", "--format", "{{.Name}}").stdout
-
-
-def test_a_backend_that_refuses_is_started_again_ever_more_seldom_and_floods_no_log(stack: Stack) -> None:
-    backend = stack.container("backend").inspect()
-    policy, log = (backend["HostConfig"][name] for name in ("RestartPolicy", "LogConfig"))
-    name = unique(f"{stack.name()}-own")
-    bounds = [option for key, value in log["Config"].items() for option in ("--log-opt", f"{key}={value}")]
-    docker(
-        *("run", "--detach", "--name", name, "--restart", policy["Name"], "--log-driver", log["Type"], *bounds),
-        *("--read-only", "--network", "none", "--env", f"GUNICORN_THREADS={CANARY}", backend["Image"]),
-    )
-    try:
-        time.sleep(CRASHES_SECONDS)
-        about = Container(name).inspect()
-        said = docker("logs", name)
-    finally:
-        docker("rm", "--force", name)
-    lines = (said.stdout + said.stderr).splitlines()
-
-    assert policy["Name"] == "unless-stopped"
-    # Docker waits 0.1 s before the first time and twice as long before each further one.
-    assert 2 <= about["RestartCount"] <= 10
-    starts = [line for line in lines if "The configuration has " in line]
-    assert 2 <= len(starts) <= about["RestartCount"] + 1
-    assert len(lines) <= 15 * (about["RestartCount"] + 1)
-    assert bounds, "nothing bounds the log"
+    assert_no_container_stays(stack)
 
 
 # Every variable, one kind of mistake at a time ------------------------------------------------------------------------

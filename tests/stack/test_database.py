@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack.containers import Stack, docker
+from tests.stack.containers import Stack
 from tests.stack.people import Person
 
 APP = "transactions_app"
@@ -125,15 +125,3 @@ def test_refresh_tokens_are_not_in_the_database(stack: Stack, alice: Person) -> 
 
     assert alice.name in dump
     assert "eyJ" not in dump
-
-
-def test_data_outlives_the_container(disturbed: Stack, alice: Person) -> None:
-    row = alice.record("kept")
-    before = disturbed.container("db")
-
-    disturbed.compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--wait", "db")
-
-    assert disturbed.container("db") != before
-    assert alice.client.get(f"/api/transactions/{row['id']}/").json() == row
-    volume = docker("volume", "inspect", f"{disturbed.name()}_database").stdout
-    assert "com.docker.compose.volume" in volume

@@ -67,14 +67,6 @@ def test_large_text_files_are_sent_compressed_as_the_build_left_them(
         assert hashlib.sha256(body).hexdigest() == built
 
 
-def test_static_files_need_no_backend(disturbed: Stack, client: httpx.Client) -> None:
-    paths = [path for page in PAGES for path in assets_of(client, page)]
-
-    disturbed.compose("pause", "backend")
-
-    assert [client.get(path).status_code for path in paths] == [HTTPStatus.OK] * len(paths)
-
-
 @pytest.mark.parametrize("name", ["staticfiles.json", "staticfiles.json.gz", "../static/staticfiles.json"])
 def test_the_list_of_all_static_files_is_not_served(name: str, stack: Stack, client: httpx.Client) -> None:
     there = stack.container("nginx").execute("ls", "/usr/share/nginx/static").stdout
