@@ -38,6 +38,15 @@ APIRequestFactory.default_format = "json"
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = ROOT / "backend"
 
+WITH_MAIL = {
+    "EMAIL_URL": "consolemail://",
+    "EMAIL_FROM": "noreply@example.com",
+    "DJANGO_PASSWORD_RESET_URL": "https://app.example.com/reset/{uid}/{token}",
+    "DJANGO_ACTIVATION_ENABLED": "true",
+    "DJANGO_ACTIVATION_URL": "https://app.example.com/activate/{uid}/{token}",
+}
+"""Variables of a server that has every route that needs mail."""
+
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 Ask = Callable[..., list["Answer"]]
 

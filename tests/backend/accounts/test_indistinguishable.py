@@ -17,7 +17,7 @@ from django.utils.http import urlsafe_base64_encode
 
 from accounts.models import User
 from tests.backend.accounts.visitors import PASSWORD, client, register, try_login
-from tests.backend.conftest import server_on_the_database_of_tests
+from tests.backend.conftest import WITH_MAIL, server_on_the_database_of_tests
 
 pytestmark = pytest.mark.django_db
 
@@ -150,14 +150,7 @@ def server(
     transactional_db: None, logins: dict[str, Login], configuration: dict[str, str], tmp_path: Path
 ) -> Iterator[HTTPConnection]:
     """Return a connection to a server with mail, which lets one account fail as often as it likes."""
-    variables = {
-        "EMAIL_URL": "consolemail://",
-        "EMAIL_FROM": "noreply@example.com",
-        "DJANGO_PASSWORD_RESET_URL": "https://app.example.com/reset/{uid}/{token}",
-        "DJANGO_ACTIVATION_ENABLED": "true",
-        "DJANGO_ACTIVATION_URL": "https://app.example.com/activate/{uid}/{token}",
-        "DJANGO_ACCOUNT_FAILURES_LIMIT": "1000",
-    }
+    variables = {**WITH_MAIL, "DJANGO_ACCOUNT_FAILURES_LIMIT": "1000"}
     with server_on_the_database_of_tests(configuration, tmp_path / "log", **variables) as (port, _):
         connection = HTTPConnection("localhost", port, timeout=10)
         yield connection

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.backend.conftest import ROOT, server_on_the_database_of_tests
+from tests.backend.conftest import ROOT, WITH_MAIL, server_on_the_database_of_tests
 
 # The server has its own connections; the mark is there so that the database is.
 pytestmark = pytest.mark.django_db
@@ -41,14 +41,7 @@ def base_url(
     configuration: dict[str, str], django_db_setup: None, django_db_blocker: DjangoDbBlocker, tmp_path: Path
 ) -> Iterator[str]:
     """Return the address of a server to which mail is configured."""
-    mail = {
-        "EMAIL_URL": "consolemail://",
-        "EMAIL_FROM": "noreply@example.com",
-        "DJANGO_PASSWORD_RESET_URL": "https://app.example.com/reset/{uid}/{token}",
-        "DJANGO_ACTIVATION_ENABLED": "true",
-        "DJANGO_ACTIVATION_URL": "https://app.example.com/activate/{uid}/{token}",
-    }
-    with server_on_the_database_of_tests(configuration, tmp_path / "log", **mail) as (port, _):
+    with server_on_the_database_of_tests(configuration, tmp_path / "log", **WITH_MAIL) as (port, _):
         yield f"http://localhost:{port}"
 
 
