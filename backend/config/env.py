@@ -742,8 +742,9 @@ class Environment:
     )
     GUNICORN_GRACEFUL_TIMEOUT_SECONDS = Variable(
         "How long requests may take to finish when a worker stops, in seconds.",
-        parse=whole(1, 35),  # Compose kills the container after 40 s
-        accepts="1 to 35",
+        # No less than idle connections linger (config/worker.py); Compose kills the container after 40 s.
+        parse=whole(6, 35),
+        accepts="6 to 35",
         default="30",
     )
     BACKEND_REPLICAS = Variable(

@@ -45,6 +45,14 @@ LINGER_SECONDS = 5
 nginx/snippets/upstream.conf): whoever ends a connection first may cut off a request that the other has just sent.
 """
 
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""What accepted connections inherit: a client that vanishes within a request gives its thread back in half a minute."""
+
 _close_sockets = sock.close_sockets
 
 
@@ -116,6 +124,9 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
     def init_process(self) -> None:
         """Begin to serve; does not return before the worker ends."""
+        for listener in self.sockets:
+            for level, option, value in KEEPALIVE:
+                listener.sock.setsockopt(level, option, value)
         self.requests = select.epoll()
         super().init_process()
 
@@ -191,6 +202,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                 self.count_closed()
                 conn.close()
         for descriptor, conn in self.kept.copy().items():
+            if self.kept.get(descriptor) is not conn:
+                continue  # a thread has it by now, and to look at it could mean to wait with it
             if not self.alive:
                 # Here and not where it is kept: a thread that was just about to has not seen yet that the worker ends.
                 conn.timeout = min(conn.timeout, now + LINGER_SECONDS)

@@ -324,6 +324,22 @@ def test_a_request_is_not_served_once_its_client_has_left(tmp_path: Path) -> Non
         assert (tmp_path / "served").read_text() == "slow\n"
 
 
+def test_a_client_that_vanishes_within_a_request_is_asked_whether_it_is_there(server: Server) -> None:
+    port, _, _ = server
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        # https://docs.kernel.org/networking/proc_net_tcp.html: the server's side, established, and its timer.
+        ports = f":{port:04X} 0100007F:{client.getsockname()[1]:04X} 01 "
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            [connection] = [line for line in Path("/proc/net/tcp").read_text().splitlines() if ports in line]
+            timer = connection.split()[5].partition(":")[0]
+            if timer == "02":
+                break
+
+    assert timer == "02", "no keepalive timer runs"
+
+
 def test_connections_of_clients_that_have_left_do_not_keep_others_out(tmp_path: Path) -> None:
     with serving(BUSY, tmp_path, "--worker-connections", "10") as (port, _), ThreadPoolExecutor(1) as pool:
         slow = pool.submit(raw, port, SLOW)
