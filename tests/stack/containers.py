@@ -123,7 +123,9 @@ class Stack:
 
     def containers(self, service: str) -> list[Container]:
         """Return the containers of ``service``, also those that have ended; fail where there is none."""
-        found = [Container(line) for line in self.compose("ps", "--all", "--quiet", service).stdout.split()]
+        shown = self.compose("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Name}}", service).stdout
+        # Those of commands that other tests run meanwhile are not of the service.
+        found = [Container(line.split()[0]) for line in shown.splitlines() if "-run-" not in line]
         assert found, f"{service} has no container"
         return found
 

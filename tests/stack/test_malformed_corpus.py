@@ -24,6 +24,9 @@ from tests.stack.contract import Operation, read_operations
 from tests.stack.malformed import COFFEE, TOKEN
 from tests.stack.people import Person, connect, sign_up
 
+# What each test has stored is told by the number of all accounts, sessions and transactions.
+pytestmark = pytest.mark.alone
+
 JSON = "application/json"
 LEDGER = "/api/transactions/"
 REGISTER = "/auth/users/"
