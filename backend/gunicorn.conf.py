@@ -15,6 +15,9 @@ env = load()
 
 def write_json_error(client: socket.socket, status: int, reason: str, message: str) -> None:
     """Answer a request that Gunicorn itself refuses as the rest of the API answers errors."""
+    # A transfer coding that Gunicorn does not know is the client's fault; nginx/snippets/errors.conf answers the same.
+    if status == HTTPStatus.NOT_IMPLEMENTED:
+        status, reason = HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase
     body = json.dumps({"detail": f"{HTTPStatus(status).phrase}."})
     head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     # Of no line in the log; whoever counts on the header finds one.

@@ -9,12 +9,12 @@ from django.db import connection
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from rest_framework_simplejwt.authentication import JWTAuthentication
-from rest_framework_simplejwt.exceptions import AuthenticationFailed
 from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import Session, User
 from accounts.signing import token_backend
 from accounts.tokens import SESSION_CLAIM
+from config.exceptions import SessionOver
 from config.postgresql import prepared_cursor
 
 NOTED_EVERY = timedelta(minutes=5)
@@ -44,13 +44,6 @@ ACCOUNT = f"""{ASKING}
     SELECT asking.to_be_noted, {", ".join(COLUMNS)} FROM asking JOIN accounts_user ON id = asking.account
 """  # noqa: S608 # names of columns
 """The same, and an Index Scan using accounts_user_pkey once more: 9 buffers, 0.04 ms."""
-
-
-class SessionOver(AuthenticationFailed):
-    """401: the session was ended or has run out, or its account is not what it was."""
-
-    default_detail = "The session of this token is over."
-    default_code = "session_over"
 
 
 def fetch_as(token: Token, statement: str, **values: Any) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from rest_framework.views import exception_handler as rest_framework_handler
 from rest_framework_simplejwt.exceptions import DetailDictMixin
 
-from accounts.authentication import SessionOver
+from config.exceptions import SessionOver
 from config.postgresql.base import RefusedPasswordError
 
 logger = logging.getLogger(__name__)

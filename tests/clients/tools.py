@@ -11,9 +11,12 @@ OPENAPI = REPOSITORY / "docs/openapi.yaml"
 POSTMAN = REPOSITORY / "docs/postman"
 
 
-def run(*command: str | Path, within: Path | None = None, **variables: str) -> str:
-    """Run a program to its end and return what it printed; its words are the failure of the test."""
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+def run(*command: str | Path, within: Path | None = None, proxies: bool = False, **variables: str) -> str:
+    """Run a program to its end and return what it printed; its words are the failure of the test.
+
+    With the ``proxies`` of this host it reaches registries; without them, the stack.
+    """
+    environment = {name: value for name, value in os.environ.items() if proxies or not name.lower().endswith("_proxy")}
     done = subprocess.run(
         command,
         cwd=within or REPOSITORY,
@@ -34,7 +37,7 @@ class Node:
     def __init__(self) -> None:
         """Install what is missing."""
         install = 'source scripts/lib.sh; node_environment; printf \'%s\\n\' "$NODE" "$NODE_MODULES"'
-        *_, program, modules = run("bash", "-Eeuo", "pipefail", "-c", install).splitlines()
+        *_, program, modules = run("bash", "-Eeuo", "pipefail", "-c", install, proxies=True).splitlines()
         self.program, self.modules = Path(program), Path(modules)
 
     def run(self, script: str | Path, *arguments: str | Path, within: Path | None = None) -> str:

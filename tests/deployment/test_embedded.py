@@ -125,7 +125,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     stack.run("up", "--embedded", "--detach")
     took = time.monotonic() - started
     try:
-        assert took < FIRST_START_SECONDS, "with everything that is installed for it"
+        # Of downloads nothing: the suite that runs this has filled the cache.
+        assert took < FIRST_START_SECONDS, "with everything that is installed for it, without downloads"
         yield stack
     finally:
         stack.run("down", "--volumes", "--yes")

@@ -35,8 +35,8 @@ def texts(paths: list[Path]) -> dict[str, str]:
     return found
 
 
-def hosts_of_this_machine() -> set[str]:
-    """Return from where this machine takes its packages; nothing of that is anybody else's business."""
+def hosts_of_packages() -> set[str]:
+    """Return from where this host takes its packages; nothing of that is anybody else's business."""
     pip = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
     found = re.findall(r"https?://[^\s'\"]+", pip.stdout)
     if shutil.which("apt-get"):
@@ -52,8 +52,8 @@ def test_no_file_names_a_registry_or_mirror(tracked: list[Path], pattern: str) -
     assert holders == []
 
 
-def test_no_file_names_a_host_from_which_this_machine_takes_packages(tracked: list[Path]) -> None:
-    hosts = hosts_of_this_machine()
+def test_no_file_names_a_host_from_which_this_host_takes_packages(tracked: list[Path]) -> None:
+    hosts = hosts_of_packages()
 
     holders = [(name, host) for name, text in texts(tracked).items() for host in hosts if host in text]
 

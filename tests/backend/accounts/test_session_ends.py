@@ -1,6 +1,7 @@
 """What must end sessions, ends them at once: for access and refresh tokens, whoever does it and by whichever way."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -64,13 +65,17 @@ def change_password(here: Visitor, alice: User) -> None:
     assert answer.status_code == HTTPStatus.NO_CONTENT
 
 
-def reset_password(here: Visitor, alice: User) -> None:
+def try_reset(alice: User) -> Any:
     alice.refresh_from_db()  # a link is good until the next login
     link = {
         "uid": urlsafe_base64_encode(str(alice.pk).encode()),
         "token": TOKENS[OutgoingMail.Kind.PASSWORD_RESET].make_token(alice),
     }
-    answer = client().post("/auth/users/reset_password_confirm/", {**link, "new_password": NEXT})
+    return client().post("/auth/users/reset_password_confirm/", {**link, "new_password": NEXT})
+
+
+def reset_password(here: Visitor, alice: User) -> None:
+    answer = try_reset(alice)
     assert answer.status_code == HTTPStatus.NO_CONTENT, answer.content
 
 
@@ -281,28 +286,38 @@ def test_an_account_that_logs_in_waits_for_no_activation_any_more(alice: User) -
     assert account.last_login is not None
 
 
+def reset_password_between_logins(here: Visitor, alice: User) -> None:
+    """Each login spends the link: then take the next one, so that the reset comes in the middle."""
+    for _ in range(HANDS):
+        answer = try_reset(alice)
+        if answer.status_code != HTTPStatus.BAD_REQUEST:
+            break
+    assert answer.status_code == HTTPStatus.NO_CONTENT, answer.content
+
+
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("round_", range(ROUNDS))
-def test_no_session_survives_a_change_of_password_that_a_login_races_with(
-    round_: int, cheap_hashes: None, settings: Any
+@pytest.mark.parametrize("end", [change_password, reset_password_between_logins, disable, close], ids=name)
+def test_no_login_survives_an_end_that_it_races_with(
+    mail_on: None, cheap_hashes: None, settings: Any, end: Callable[[Visitor, User], None]
 ) -> None:
     settings.ACCOUNT_FAILURES_LIMIT = HANDS  # of more logins at once some would be refused
-    alice = register("alice")
+    for number in range(ROUNDS):
+        alice = register(f"alice{number}")
+        here, username = visit(alice), alice.username
 
-    def act(hand: int) -> Any:
-        if hand:
-            return try_login("alice")
-        account = User.objects.get(pk=alice.pk)
-        account.set_password(NEXT)
-        account.save()
-        return None
+        def act(hand: int, *, alice: User = alice, here: Visitor = here, username: str = username) -> Any:
+            return try_login(username) if hand else end(here, alice)
 
-    answers = at_once(HANDS, act)
+        _, *answers = at_once(HANDS, act)
 
-    visitors = [Visitor(**answer.json()) for answer in answers[1:] if answer.status_code == HTTPStatus.OK]
-    assert all(answer.status_code in {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED} for answer in answers[1:])
-    assert not Session.objects.filter(ended_at=None).exists()
-    assert all(visitor.is_out() for visitor in visitors)
+        assert {answer.status_code for answer in answers} <= {HTTPStatus.OK, HTTPStatus.UNAUTHORIZED}
+        visitors = [Visitor(**answer.json()) for answer in answers if answer.status_code == HTTPStatus.OK]
+        assert not Session.objects.filter(ended_at=None).exists()
+        assert all(visitor.is_out() for visitor in [here, *visitors])
+
+
+def end_the_session(here: Visitor, alice: User) -> None:
+    assert here.client.delete(f"/auth/sessions/{here.session}/").status_code == HTTPStatus.NO_CONTENT
 
 
 def refresh_until_refused(visitor: Visitor) -> Visitor:
@@ -316,18 +331,20 @@ def refresh_until_refused(visitor: Visitor) -> Visitor:
     raise AssertionError("its refreshes do not end")
 
 
+ENDS_OF_ONE_SESSION = [log_out, end_the_session]
+ENDS_OF_ALL_SESSIONS = [log_out_everywhere, change_password, reset_password, disable, close, delete]
+
+
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    "end", [log_out, log_out_everywhere, change_password, reset_password, disable, close, delete], ids=name
-)
+@pytest.mark.parametrize("end", [*ENDS_OF_ONE_SESSION, *ENDS_OF_ALL_SESSIONS], ids=name)
 def test_no_refresh_survives_an_end_that_it_races_with(
     mail_on: None, cheap_hashes: None, end: Callable[[Visitor, User], None]
 ) -> None:
     for number in range(ROUNDS):
         alice = register(f"alice{number}")
         here = visit(alice)
-        # Whoever logs out ends one session: all of them refresh that one, and one of them is the first.
-        others = [here if end is log_out else visit(alice) for _ in range(HANDS - 1)]
+        # Where one session ends, all of them refresh that one, and one of them is the first.
+        others = [here if end in ENDS_OF_ONE_SESSION else visit(alice) for _ in range(HANDS - 1)]
 
         def act(hand: int, *, alice: User = alice, here: Visitor = here, others: list[Visitor] = others) -> Visitor:
             if hand:
@@ -337,7 +354,28 @@ def test_no_refresh_survives_an_end_that_it_races_with(
 
         last = at_once(HANDS, act)
         assert not Session.objects.filter(ended_at=None).exists()
-        assert all(visitor.is_out() for visitor in last[:2])
+        assert all(visitor.is_out() for visitor in last)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_token_is_refreshed_or_ends_its_session_whoever_is_first() -> None:
+    alice = register("alice")
+    for _ in range(ROUNDS):
+        here = visit(alice)
+
+        def act(hand: int, *, here: Visitor = here) -> Any:
+            if hand % 2:
+                return here.try_refresh()
+            return client().post("/auth/jwt/blacklist/", {"refresh": here.refresh})
+
+        answers = at_once(HANDS, act)
+
+        assert Counter(answer.status_code for answer in answers) == {
+            HTTPStatus.OK: 1,
+            HTTPStatus.UNAUTHORIZED: HANDS - 1,
+        }
+        [first] = [answer.json() for answer in answers if answer.status_code == HTTPStatus.OK]
+        assert Visitor(**first).is_in() if first else here.is_out()
 
 
 ASKED: dict[str, Callable[[Visitor], Any]] = {

@@ -141,10 +141,11 @@ def test_server_says_that_it_lives_while_every_thread_waits(server: Server) -> N
             b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             HTTPStatus.BAD_REQUEST,
         ),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"nonsense\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (b"GET /" + b"x" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", HTTPStatus.REQUEST_URI_TOO_LONG),
     ],
-    ids=["control character", "two lengths", "length and chunks", "no request", "long path"],
+    ids=["control character", "two lengths", "length and chunks", "unknown encoding", "no request", "long path"],
 )
 def test_server_refuses_what_is_no_http_in_json_and_closes(server: Server, request_: bytes, status: HTTPStatus) -> None:
     answered, headers, body = raw(server[0], request_)

@@ -270,6 +270,28 @@ def test_of_twenty_deletions_at_once_one_succeeds(alice: User, sign_in: Callable
 
 
 @pytest.mark.django_db(transaction=True)
+def test_of_changes_and_deletions_at_once_on_one_state_one_succeeds(
+    alice: User, sign_in: Callable[[User], APIClient]
+) -> None:
+    clients = [sign_in(alice) for _ in range(20)]
+    for _ in range(10):
+        row = Transaction.objects.create(user=alice, amount=1, description="x")
+        tag = clients[0].get(path(row))["ETag"]
+        writes = [("put", TEA), ("delete", None)] * 10
+
+        answers = at_once(
+            partial(write, client, method, row, body, tag)
+            for client, (method, body) in zip(clients, writes, strict=True)
+        )
+
+        # What the others find is what the first has left: another state, or none.
+        assert Counter(answer.status_code for answer in answers) in (
+            {HTTPStatus.OK: 1, HTTPStatus.PRECONDITION_FAILED: 19},
+            {HTTPStatus.NO_CONTENT: 1, HTTPStatus.NOT_FOUND: 19},
+        )
+
+
+@pytest.mark.django_db(transaction=True)
 def test_changes_of_different_fields_at_once_are_all_kept(
     alice: User, coffee: Transaction, sign_in: Callable[[User], APIClient]
 ) -> None:
