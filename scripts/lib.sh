@@ -42,6 +42,9 @@ cd -- "$ROOT" || exit
 # Nothing outside the checkout is touched: pip and npm keep their downloads here, and Node.js what it has compiled.
 export XDG_CACHE_HOME=${XDG_CACHE_HOME:-$ROOT/var/cache}
 export NPM_CONFIG_CACHE=${NPM_CONFIG_CACHE:-$XDG_CACHE_HOME/npm} NODE_COMPILE_CACHE=${NODE_COMPILE_CACHE:-$XDG_CACHE_HOME/node}
+# What builds note beside the images, by user: in a folder of root's nobody else could build. A builder that the caller
+# names is known in the caller's own folder alone.
+[[ -n ${BUILDX_BUILDER-} ]] || export BUILDX_CONFIG=${BUILDX_CONFIG:-$ROOT/var/buildx-$EUID}
 
 info() { printf '%s: %s\n' "${0##*/}" "$1" >&2; }
 

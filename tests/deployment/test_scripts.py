@@ -77,9 +77,10 @@ def test_lines_of_two_containers_at_once_are_shown_without_erasures() -> None:
 @pytest.mark.parametrize(
     ("folder", "question"),
     [
-        ("pip", "var/venv/bin/python -m pip cache dir"),
-        ("npm", "node_of_wheel; npm . config get cache"),
-        ("node", "node_of_wheel; \"$NODE\" -e 'console.log(process.env.NODE_COMPILE_CACHE)'"),
+        ("cache/pip", "var/venv/bin/python -m pip cache dir"),
+        ("cache/npm", "node_of_wheel; npm . config get cache"),
+        ("cache/node", "node_of_wheel; \"$NODE\" -e 'console.log(process.env.NODE_COMPILE_CACHE)'"),
+        (f"buildx-{os.geteuid()}", "printenv BUILDX_CONFIG"),
     ],
 )
 def test_programs_keep_their_files_in_the_checkout(folder: str, question: str, tmp_path: Path) -> None:
@@ -88,7 +89,17 @@ def test_programs_keep_their_files_in_the_checkout(folder: str, question: str, t
         cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
 
-    assert asked.stdout == f"{ROOT}/var/cache/{folder}\n"
+    assert asked.stdout == f"{ROOT}/var/{folder}\n"
+
+
+def test_a_builder_that_the_caller_names_is_looked_up_where_the_caller_made_it(tmp_path: Path) -> None:
+    asked = subprocess.run(
+        ["bash", "-Eeuo", "pipefail", "-c", "source scripts/lib.sh; echo ${BUILDX_CONFIG-unset}"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "BUILDX_BUILDER": "remote"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert asked.stdout == "unset\n"
 
 
 def long_command(checkout: Path, command: str) -> "subprocess.Popen[str]":

@@ -45,6 +45,13 @@ EMPTY = {"email_url", "database_url", "migrator_database_url", "database_root_ce
 """Unless somebody fills them: tests/operations/test_mail.py, tests/operations/test_managed_database.py."""
 VOLUMES = {"db": {"/var/lib/postgresql"}, "migrate": set(), "backend": set(), "upkeep": set(), "nginx": {"/srv/nginx"}}
 IMAGES = ("db", "backend", "nginx")
+NOTHING_SERVES = {
+    "db": "Connection refused",
+    "backend": "Connection refused",
+    "upkeep": "no heartbeat: No such file or directory",
+    "nginx": "curl: (7)",
+}
+"""What a health check says where its process does not run; a check that is itself broken says something else."""
 
 
 @pytest.fixture(params=SERVICES)
@@ -118,6 +125,29 @@ def test_a_server_comes_back_and_stops_in_its_own_time(server: str, stack: Stack
         assert details["Config"].get("StopSignal", "SIGTERM") == STOP_SIGNALS[server]
         assert details["Config"]["StopTimeout"] == GRACE_SECONDS[server]
         assert details["Config"]["Healthcheck"]["Test"][0] == "CMD"
+
+
+def test_a_health_check_is_red_where_nothing_serves_and_green_in_the_stack(server: str, stack: Stack) -> None:
+    running = stack.container(server)
+    details = running.inspect()
+    form, *check = details["Config"]["Healthcheck"]["Test"]
+    idle = unique(f"{stack.name()}-own")
+    variables = [option for variable in details["Config"]["Env"] for option in ("--env", variable)]
+    docker(
+        *("run", "--detach", "--init", "--name", idle, "--no-healthcheck", "--network", "none", "--tmpfs", "/tmp"),
+        *(*variables, "--entrypoint", "sleep", details["Image"], "infinity"),
+    )
+    try:
+        Container(idle).execute("true")  # what fails below is the check, not the way into the container
+        red = Container(idle).execute(*check, check=False)
+    finally:
+        docker("rm", "--force", "--volumes", idle)
+    green = running.execute(*check, check=False)
+
+    assert form == "CMD"
+    assert red.returncode != 0
+    assert NOTHING_SERVES[server] in red.stdout + red.stderr
+    assert green.returncode == 0, green.stdout + green.stderr
 
 
 def test_migrate_has_ended_well_and_stays_ended(stack: Stack) -> None:
