@@ -202,7 +202,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                 self.count_closed()
                 conn.close()
         for descriptor, conn in self.kept.copy().items():
-            if self.kept.get(descriptor) is not conn:
+            if self.kept.get(descriptor) != conn:
                 continue  # a thread has it by now, and to look at it could mean to wait with it
             if not self.alive:
                 # Here and not where it is kept: a thread that was just about to has not seen yet that the worker ends.

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from django import forms
 from django.core.exceptions import ValidationError as InvalidValueError
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django_filters import Filter, FilterSet
 from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
@@ -18,6 +18,8 @@ from rest_framework.views import APIView
 
 from config.fields import NO_NUL
 from transactions.models import AMOUNT_PATTERN, Transaction, TransactionQuerySet
+from transactions.order import ordering_of
+from transactions.search import Search
 
 MAX_TERMS = 10
 MAX_LENGTH = 200
@@ -163,8 +165,16 @@ class TransactionFilters(FilterSet):  # type: ignore[misc]
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Return the rows within the bounds; what they are bounded by, pages make use of."""
         rows = cast(TransactionQuerySet, super().filter_queryset(queryset))
-        given = {name for name, value in self.form.cleaned_data.items() if value is not None}
-        rows.bounded_by = frozenset(self.filters[name].field_name for name in given if name != "ordering")
+        given = {name: value for name, value in self.form.cleaned_data.items() if value is not None}
+        bounds = {name: self.filters[name] for name in given if name != "ordering"}
+        rows.bounded_by = frozenset(bound.field_name for bound in bounds.values())
+        ordered_by = ordering_of(rows).removeprefix("-")
+        across = [name for name, bound in bounds.items() if bound.field_name != ordered_by]
+        if across:
+            within = Q(*((f"{bounds[name].field_name}__{bounds[name].lookup_expr}", given[name]) for name in across))
+            for name in given.keys() - across:
+                queryset = self.filters[name].filter(queryset, given[name])
+            rows.search = Search(queryset, within=within)
         return rows
 
 

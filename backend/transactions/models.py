@@ -34,9 +34,10 @@ class TransactionQuerySet(models.QuerySet["Transaction"]):
 
     def search_for(self, words: Sequence[str], *, owner: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
         """Return those of these rows, which are of one owner, whose description holds every word in any case."""
-        search = Search(self, owner=owner.pk, words=words)
+        rows, within = (self.search.rows, self.search.within) if self.search else (self, models.Q())
+        search = Search(rows, within=within, owner=owner.pk, words=words)
         found = cast(TransactionQuerySet, search.everything())
-        found.search = search
+        found.search, found.bounded_by = search, self.bounded_by
         return found
 
 

@@ -24,7 +24,7 @@ from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
 from transactions.counts import COUNTED_ROWS, Count, count_across, count_rows
 from transactions.models import TransactionQuerySet
 from transactions.order import behind, ordering_of, sort
-from transactions.search import Found
+from transactions.search import ENOUGH, Found
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
@@ -116,17 +116,8 @@ class CountedPages:
         else:
             self.size = ROWS_A_PAGE
             before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
-        rows: QuerySet[Any] = queryset
-        if queryset.search is None:
-            across = count_across(queryset, queryset.bounded_by)
-            self.count = across or count_rows(queryset)
-            rows = sort(rows) if across and across.is_exact else rows
-        else:
-            found = queryset.search.find(queryset.search.rows)
-            if found.stopped_at is not None:
-                raise ValidationError({"search": [TOO_SHORT]})
-            rows, self.count = found.rows, found.counted()
-        if before and before + self.size > self.count.rows and not self.count.is_exact:
+        rows, stopped_at = self._look(queryset, before)
+        if before and before + self.size > self.reach and not self.count.is_exact:
             raise self._too_far()
         if before and before >= self.count.rows and not self.by_offset:
             raise NotFound("Invalid page.")
@@ -134,10 +125,11 @@ class CountedPages:
         self.url = request.build_absolute_uri()
         self.next = self.previous = None
         following = before + self.size
-        if following + (0 if self.count.is_exact else self.size - 1) < self.count.rows:
+        if following + (0 if self.count.is_exact else self.size - 1) < self.reach:
             self.next = self._link(following)
-        elif page and not self.count.is_exact:
-            self.next = self._link_behind(page[-1], ordering_of(queryset))
+        elif not self.count.is_exact:
+            last = page[-1] if page and (len(page) == self.size or stopped_at is None) else stopped_at
+            self.next = None if last is None else self._link_behind(last, ordering_of(queryset))
         if before:
             self.previous = self._link(before - self.size)
         return page
@@ -146,10 +138,35 @@ class CountedPages:
         """Return the page in its envelope."""
         return envelope(self.count, self.next, self.previous, data)
 
+    def _look(self, queryset: TransactionQuerySet, before: int) -> tuple[QuerySet[Any], Any]:
+        """Return the rows, and the one behind which nothing was looked for; count them, as far as the page needs it.
+
+        ``reach`` is how many of the rows that are counted were met: what lies beyond has no number.
+        """
+        search, across = queryset.search, count_across(queryset)
+        rows: QuerySet[Any] = queryset
+        stopped_at = None
+        if across and across.is_exact:
+            rows = sort(rows)
+            self.count = count_rows(rows) if search and search.words else across
+        elif search is None:
+            self.count = count_rows(rows)
+        else:
+            # Those of words are what they are; among rows within bounds a page may lie deeper than the first look.
+            enough = ENOUGH if search.words else max(ENOUGH, before + self.size)
+            found = search.find(search.rows, enough=enough)
+            if found.stopped_at is not None and not search.within:
+                raise ValidationError({"search": [TOO_SHORT]})
+            rows, stopped_at, self.reach = found.rows, found.stopped_at, (counted := found.counted()).rows
+            self.count = across if across and not search.words else counted
+            return rows, stopped_at
+        self.reach = self.count.rows
+        return rows, stopped_at
+
     def _too_far(self) -> ValidationError:
-        name, largest = BY_NUMBER, self.count.rows // self.size
+        name, largest = BY_NUMBER, max(self.reach // self.size, 1)
         if self.by_offset:
-            name, largest = "offset", self.count.rows - self.size
+            name, largest = "offset", max(self.reach - self.size, 0)
         return ValidationError(
             {name: [f"Give at most {largest}. Rows beyond are reached by cursor: follow next of that page."]}
         )
@@ -187,11 +204,13 @@ class CursorPages:
         size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
         search = queryset.search
+        across = count_across(queryset)
+        if across and across.is_exact:
+            search = None
         rows: QuerySet[Any] = queryset if search is None else search.rows
         self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
-        across = count_across(queryset, queryset.bounded_by) if search is None else None
         if backwards:
             rows = rows.reverse()
         if cursor is not None:

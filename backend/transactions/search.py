@@ -1,4 +1,4 @@
-"""Searching a ledger of any length at a bounded cost (docs/decisions/0046).
+"""Searching a ledger of any length at a bounded cost (docs/decisions/0046), for words or within bounds (0047).
 
 A word that many rows hold is found soonest by reading the list; one that few hold, by the index of all three letters in
 a row. Which of the two a word is depends on the account, so PostgreSQL is not left to guess: the first rows of the list
@@ -37,7 +37,7 @@ class Found(NamedTuple):
     rows: QuerySet[Any]
     known: Count | None = None
     stopped_at: Any = None
-    """The row behind which nothing was looked for: short words are rare here."""
+    """The row behind which nothing was looked for: short words, or rows within the bounds, are rare here."""
 
     def counted(self) -> Count:
         """Count them; those from the index in any order, since it has none."""
@@ -51,50 +51,55 @@ class LookedAt(NamedTuple):
     found: int
     edge: Any
 
-    @property
-    def suffices(self) -> bool:
-        """Whether the first pages are among them."""
-        return self.are_all or self.found >= ENOUGH
-
 
 class Search:
-    """Words that the descriptions of ``rows``, which are those of one owner, are searched for."""
+    """What is looked for among ``rows``, which are those of one owner: words in their descriptions, and bounds.
 
-    def __init__(self, rows: QuerySet[Any], *, owner: Any, words: Sequence[str]) -> None:
+    ``within`` are the bounds that the order of the rows does not lead to; those that it does, ``rows`` has already.
+    """
+
+    def __init__(self, rows: QuerySet[Any], *, within: Q, owner: Any = None, words: Sequence[str] = ()) -> None:
         self.rows = rows
+        self.within = within
+        self.words = words
         self._owner = owner
-        self._words = words
-        self._found = Q(*(Q(description__icontains=word) for word in words))
+        self._found = within & Q(*(Q(description__icontains=word) for word in words))
 
     def everything(self) -> QuerySet[Any]:
-        """Return the rows whose description holds every word, wherever they are, at the cost of reading all."""
+        """Return the rows within the bounds that hold every word, wherever they are, at the cost of reading all."""
         return self.rows.filter(self._found)
 
-    def find(self, rows: QuerySet[Any]) -> Found:
-        """Return those of ``rows``, which may begin anywhere in the list, at a bounded cost: at least ``ENOUGH``.
+    def within_bounds(self) -> QuerySet[Any]:
+        """Return the rows within the bounds, whatever words they hold."""
+        return self.rows.filter(self.within)
+
+    def find(self, rows: QuerySet[Any], *, enough: int = ENOUGH) -> Found:
+        """Return those of ``rows``, which may begin anywhere in the list, at a bounded cost: at least ``enough``.
 
         Fewer only where there are no more, or where it stopped.
         """
-        indexed = any(len(word) >= INDEXED_LETTERS for word in self._words)
+        indexed = any(len(word) >= INDEXED_LETTERS for word in self.words)
         number = counts.COUNTED_ROWS
         looked_at = self._look_at(rows, number)
-        if not looked_at.suffices and (looked_at.found * FARTHER >= ENOUGH or not indexed):
+        suffices = looked_at.found >= enough
+        if not (looked_at.are_all or suffices) and (looked_at.found * FARTHER >= enough or not indexed):
             number *= FARTHER
             looked_at = self._look_at(rows, number)
+            suffices = looked_at.found >= enough
         if looked_at.are_all:
             return Found(rows.filter(self._found), Count.of(looked_at.found))
-        if looked_at.suffices:
+        count = Count(min(looked_at.found, counts.COUNTED_ROWS), is_exact=False)
+        if suffices:
             # The edge keeps PostgreSQL to the rows that were looked at, and thereby to the index of their order.
             field = ordering_of(rows)
             edge = {f"{field[1:]}__gte" if field.startswith("-") else f"{field}__lte": looked_at.edge}
-            count = Count(min(looked_at.found, counts.COUNTED_ROWS), is_exact=False)
             return Found(rows.filter(self._found, **edge), count)
         if indexed:
             return Found(self._by_index(rows))
         last = rows[number - 1 : number].first()
         if last is None:  # rows have gone meanwhile, and those that are left are few
             return Found(rows.filter(self._found))
-        return Found(up_to(rows, last).filter(self._found), stopped_at=last)
+        return Found(up_to(rows, last).filter(self._found), count, stopped_at=last)
 
     def _look_at(self, rows: QuerySet[Any], number: int) -> LookedAt:
         field = ordering_of(rows)
@@ -106,7 +111,7 @@ class Search:
         return LookedAt(looked_at["rows"] <= number, looked_at["found"], looked_at["edge"])
 
     def _by_index(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        for word in self._words:
+        for word in self.words:
             query = Func(Value(self._owner), Value(word), function="transaction_search_query")
             holds = Func(
                 VECTOR, query, template="%(expressions)s", arg_joiner=" @@ ", output_field=models.BooleanField()

@@ -1,17 +1,20 @@
 """How far rows are counted and numbered, and how a walk goes on from there."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from accounts.models import User
 from tests.backend.transactions.plans import fill, plans_of, rows_read
 from transactions import counts
 from transactions.models import Transaction
+from transactions.search import FARTHER
 
 LIST = "/api/transactions/"
 ORDERINGS = ["timestamp", "-timestamp", "amount", "-amount"]
@@ -125,6 +128,73 @@ def test_few_rows_in_the_order_of_the_other_field_cost_no_others(
     assert [row["id"] for row in page["results"]] == sorted(newest, reverse=ordering.startswith("-"))
     assert len(plans) == (2 if rows or paging == "cursor=" else 1)
     assert all(rows_read(plan) == rows for plan in plans)
+
+
+@pytest.fixture
+def far_end(alice: User, bob: User) -> list[int]:
+    """Return the ids of 3,000 rows of Alice: 45 of large amounts, the oldest, and 45 of a time to come, the smallest.
+
+    Going by the rows of Bob, PostgreSQL expects to meet many of either kind early.
+    """
+    fill([alice, bob], 3_000)
+    Transaction.objects.filter(user=bob).update(amount=1000, timestamp=datetime(2100, 1, 1, tzinfo=UTC))
+    rows = list(Transaction.objects.filter(user=alice))
+    for number, row in enumerate(rows[-45:]):
+        row.amount = Decimal(1000 + number)
+    for number, row in enumerate(sorted(rows[:-45], key=lambda row: (row.amount, row.pk))[:45]):
+        row.timestamp = datetime(2100, 1, 1, number // 60, number % 60, tzinfo=UTC)
+    Transaction.objects.bulk_update(rows, ["amount", "timestamp"])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE transactions_transaction")
+    return [row.pk for row in rows]
+
+
+FAR_ENDS = [
+    "ordering=-timestamp&amount_min=1000",
+    "ordering=-amount&timestamp_after=2099-01-01",
+    "ordering=-timestamp&amount_min=1000&timestamp_after=2000-01-01",
+    "ordering=-timestamp&amount_min=1000&search=x",
+]
+
+
+@pytest.mark.parametrize("query", FAR_ENDS)
+@pytest.mark.parametrize("paging", ["page=1", "page=2", "page=3", "limit=20", "limit=20&offset=10", "cursor="])
+def test_rows_at_the_far_end_of_the_order_cost_no_reading_of_all(
+    as_alice: APIClient, far_end: list[int], query: str, paging: str
+) -> None:
+    _, plans = plans_of(as_alice, f"{LIST}?{query}&{paging}")
+
+    assert plans
+    assert max(rows_read(plan) for plan in plans) <= BOUND * FARTHER + 1
+
+
+@pytest.mark.parametrize("query", FAR_ENDS)
+@pytest.mark.parametrize("paging", ["page=1", "limit=20", "cursor="])
+def test_rows_at_the_far_end_of_the_order_are_reached_by_following_next(
+    as_alice: APIClient, alice: User, far_end: list[int], query: str, paging: str
+) -> None:
+    pages = follow(as_alice, f"{LIST}?{query}&{paging}", "next")
+
+    ordered = Transaction.objects.filter(user=alice).order_by("-amount" if "-amount" in query else "-timestamp", "-pk")
+    wanted = {"amount__gte": 1000} if "amount_min" in query else {"timestamp__gte": datetime(2099, 1, 1, tzinfo=UTC)}
+    assert ids(pages) == [row.pk for row in ordered.filter(**wanted)]
+    assert len(ids(pages)) == 45
+    assert len(pages) <= 3_000 // (BOUND * FARTHER) + 45 // 10 + 2
+
+
+@pytest.mark.parametrize("name", ["page", "offset"])
+def test_page_that_was_not_met_is_refused_and_the_first_one_leads_there(
+    as_alice: APIClient, far_end: list[int], name: str
+) -> None:
+    answer = as_alice.get(f"{LIST}?{FAR_ENDS[0]}&{name}=2")
+    first = get(as_alice, f"{LIST}?{FAR_ENDS[0]}")
+
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+    [said] = answer.json()[name]
+    assert said.startswith("Give at most ")
+    assert "cursor" in said
+    assert (first["count"], first["count_is_exact"], first["results"]) == (BOUND, False, [])
+    assert "cursor=" in first["next"]
 
 
 # Pages beyond the bound -----------------------------------------------------------------------------------------------
