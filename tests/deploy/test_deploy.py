@@ -224,6 +224,20 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(site: Site) -> None:
     assert (site.stack.containers("backend"), site.variables(), site.history()) == before
 
 
+def test_a_plan_says_what_a_deployment_would_refuse_for_the_connections_of_both(site: Site) -> None:
+    release = site.release()
+
+    sound = site.script("deploy", "--plan", release)
+    with site.configured(POSTGRES_MAX_CONNECTIONS="20"):
+        plan = site.script("deploy", "--plan", release)
+
+    refused = f"release {release} would not be deployed: "
+    assert f"{refused}old and new backends together may hold" in plan.stderr
+    assert "\n  next: raise POSTGRES_MAX_CONNECTIONS to " in plan.stderr
+    assert f"To deploy:  release {release} (" in plan.stdout
+    assert refused not in sound.stderr
+
+
 @pytest.mark.usefixtures("deployed")
 def test_compose_agrees_with_what_was_deployed(site: Site) -> None:
     servers = ("db", "backend", "upkeep", "nginx")
