@@ -238,6 +238,26 @@ def test_a_plan_says_what_a_deployment_would_refuse_for_the_connections_of_both(
     assert refused not in sound.stderr
 
 
+def test_another_image_of_the_database_is_of_no_concern_where_that_is_elsewhere(site: Site) -> None:
+    release, urls = site.release(), [site.stack.checkout / f"secrets/{name}database_url" for name in ("", "migrator_")]
+    lines = f"FROM transactions-db:{site.first}\nUSER 0\nRUN echo >>/usr/local/share/transactions/roles.sql\n"
+    run("docker", "build", "--quiet", "--tag", f"transactions-db:{release}", "-", input=lines, timeout=120)
+
+    own = site.script("deploy", "--plan", release).stderr
+    try:
+        for url, role in zip(urls, ("app", "migrator"), strict=True):
+            url.write_text(f"postgresql://transactions_{role}:{'long-enough' * 2}@192.0.2.1/transactions")
+        with site.configured(DB_REPLICAS="0", POSTGRES_CONNECT_TIMEOUT_SECONDS="2"):
+            elsewhere = site.script("deploy", "--plan", release).stderr
+    finally:
+        for url in urls:
+            url.write_text("")
+
+    advice = f"DB_RELEASE={release} in .env"
+    assert advice in own
+    assert advice not in elsewhere
+
+
 @pytest.mark.usefixtures("deployed")
 def test_compose_agrees_with_what_was_deployed(site: Site) -> None:
     servers = ("db", "backend", "upkeep", "nginx")
