@@ -43,7 +43,7 @@ class Site:
             env={**os.environ, **variables},
         )
 
-    def begin(self, name: str, *arguments: str) -> "subprocess.Popen[str]":
+    def begin(self, name: str, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
         """Start one of the checkout's scripts in a session of its own, and leave it running."""
         return subprocess.Popen(
             [self.stack.checkout / "scripts" / name, *arguments],
@@ -51,6 +51,7 @@ class Site:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, **variables},
             start_new_session=True,
         )
 

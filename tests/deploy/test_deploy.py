@@ -100,6 +100,12 @@ set -e
 {docker} "$@" | sort | while read -r name; do echo "$name"; sleep 0.1; done
 """
 
+SLOW_STOP = """#!/usr/bin/env bash
+[[ $* == "stop {container}" ]] || exec {docker} "$@"
+{docker} "$@"
+sleep 600
+"""
+
 CLEARS_UP = "an earlier run did not end: "
 
 BROKEN = {
@@ -216,6 +222,40 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(site: Site) -> None:
     assert f"release {release} (" in plan
     assert "beside" in plan
     assert (site.stack.containers("backend"), site.variables(), site.history()) == before
+
+
+def test_a_plan_says_what_a_deployment_would_refuse_for_the_connections_of_both(site: Site) -> None:
+    release = site.release()
+
+    sound = site.script("deploy", "--plan", release)
+    with site.configured(POSTGRES_MAX_CONNECTIONS="20"):
+        plan = site.script("deploy", "--plan", release)
+
+    refused = f"release {release} would not be deployed: "
+    assert f"{refused}old and new backends together may hold" in plan.stderr
+    assert "\n  next: raise POSTGRES_MAX_CONNECTIONS to " in plan.stderr
+    assert f"To deploy:  release {release} (" in plan.stdout
+    assert refused not in sound.stderr
+
+
+def test_another_image_of_the_database_is_of_no_concern_where_that_is_elsewhere(site: Site) -> None:
+    release, urls = site.release(), [site.stack.checkout / f"secrets/{name}database_url" for name in ("", "migrator_")]
+    lines = f"FROM transactions-db:{site.first}\nUSER 0\nRUN echo >>/usr/local/share/transactions/roles.sql\n"
+    run("docker", "build", "--quiet", "--tag", f"transactions-db:{release}", "-", input=lines, timeout=120)
+
+    own = site.script("deploy", "--plan", release).stderr
+    try:
+        for url, role in zip(urls, ("app", "migrator"), strict=True):
+            url.write_text(f"postgresql://transactions_{role}:{'long-enough' * 2}@192.0.2.1/transactions")
+        with site.configured(DB_REPLICAS="0", POSTGRES_CONNECT_TIMEOUT_SECONDS="2"):
+            elsewhere = site.script("deploy", "--plan", release).stderr
+    finally:
+        for url in urls:
+            url.write_text("")
+
+    advice = f"DB_RELEASE={release} in .env"
+    assert advice in own
+    assert advice not in elsewhere
 
 
 @pytest.mark.usefixtures("deployed")
@@ -662,6 +702,38 @@ def test_a_release_whose_deployment_was_killed_before_it_was_tried_is_never_gone
     assert site.nginx_program() == program
     assert [release for _, _, release, outcome in site.history()[-4:] if outcome == "in service"] == [before]
     assert load.failures == []
+
+
+def test_a_new_container_of_nginx_that_was_killed_before_it_started_is_given_up_for_the_one_before(
+    site: Site, tmp_path: Path
+) -> None:
+    before, killed, following = site.stack.container("nginx"), site.release(), site.release()
+    # As `docker ps --quiet` has the id, and the script with it.
+    slow_stop = SLOW_STOP.format(container=before.id[:12], docker=shutil.which("docker"))
+    (tmp_path / "docker").write_text(slow_stop)
+    (tmp_path / "docker").chmod(0o755)
+    process = site.begin("deploy", "--recreate-nginx", killed, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    eventually(lambda: not site.running("nginx"), within=ONE_SECONDS, what="nginx was stopped")
+    kill_at_once(process, whole=True)
+    states = states_of_nginx(site)
+
+    plan = site.script("deploy", "--plan", following)
+    planned = states_of_nginx(site)
+    said = site.script("deploy", following).stderr
+
+    assert sorted(states.values()) == ["created", "exited"]
+    assert states[before.id] == "exited"
+    assert f"In service: release {killed} (" in plan.stdout
+    assert "which first starts the one that served before again" in plan.stderr
+    assert planned == states
+    assert "starting the nginx that was there before again" in said
+    assert states_of_nginx(site) == {before.id: "running"}
+    site.assert_serves(following)
+
+
+def states_of_nginx(site: Site) -> dict[str, str]:
+    """Return the containers of nginx, each with its state."""
+    return {nginx.id: nginx.inspect()["State"]["Status"] for nginx in site.stack.containers("nginx")}
 
 
 def finding(site: Site) -> dict[str, str]:

@@ -114,10 +114,12 @@ def test_everything_that_nginx_reads_reaches_it_and_nothing_else(compose: Compos
 
 
 def test_everything_that_the_database_reads_reaches_it(compose: Compose) -> None:
-    db = str(compose["services"]["db"])
+    given, command = environment(compose, "db"), compose["services"]["db"]["command"]
 
     for name in read_by("db"):
-        assert f"${{{name}:-" in db, name
+        # Not ":-": its entry point refuses an empty one.
+        assert given.get(name, "") in (None, f"${{{name}-{VARIABLES[name].default}}}"), name
+    assert "max_connections=${POSTGRES_MAX_CONNECTIONS:-100}" in command
 
 
 def test_everything_that_is_declared_for_compose_is_taken_by_it(compose: Compose) -> None:
