@@ -89,8 +89,9 @@ class Cursor(NamedTuple):
 class CountedPages:
     """``?page=``, or ``?limit=`` and ``?offset=``: rows by how many lie before them, as far as they are counted.
 
-    Where the count is not exact, such a page lies wholly among the rows that are counted, so that it is never short;
-    ``next`` of the last one is a cursor behind its last row, so that who follows it sees every row.
+    Where the count is not exact, such a page lies wholly among the rows that were met; ``next`` of the last one is a
+    cursor behind its last row, so that who follows it sees every row. Short is only the first, where rows within bounds
+    of another field than the order's are rare: ``next`` goes on where it stopped.
     """
 
     page_query_description = (
@@ -195,7 +196,8 @@ class CursorPages:
     query_description = (
         "Read on from a position: empty for the first page, afterwards as `next` and `previous` have it. Costs the"
         " same at any depth. Belongs to the `ordering` it was made with. `count` is null. A search for one or two"
-        " letters, where they are rare, may have pages with few rows or none: go on while there is a `next`."
+        " letters, and bounds for another field than that of `ordering`, may have pages with few rows or none, where"
+        " such rows are rare: go on while there is a `next`."
     )
 
     def paginate_queryset(self, queryset: TransactionQuerySet, request: Request) -> list[Any]:

@@ -215,7 +215,7 @@ def _growth(found: dict[str, Any]) -> str:
         " column before it.\n\n"
         f"{_markdown(rows)}\n"
         f"{anywhere}"
-        f"Without a target, since they are not flat (`docs/decisions/0047`): {'; '.join(growth.OUT_OF_BOUNDS)}.\n\n"
+        f"Without a target, since it is not flat (`docs/decisions/0047`): {growth.OUT_OF_BOUNDS}.\n\n"
         f"Indexes: {indexes}.\n\n{_measured(found)}\n"
     )
 
