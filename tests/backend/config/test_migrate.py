@@ -103,7 +103,10 @@ def test_migrate_leaves_no_lock_behind(manage: Python, empty_database: str, serv
     manage("migrate", "--no-input", POSTGRES_DB=empty_database)
 
     # Of this database: tests beside this one have their own.
-    held = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND datname = %s"
+    held = (
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE locktype = 'advisory' AND datname = %s"
+    )
     assert server.execute(held, [empty_database]).fetchone() == (0,)
 
 
