@@ -1,13 +1,8 @@
 """How many rows there are, as far as they are counted."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
-
-from transactions.order import ordering_of
-
-if TYPE_CHECKING:
-    from transactions.models import TransactionQuerySet
 
 COUNTED_ROWS = 2_000
 """How far rows are counted, and so how far pages by number and by offset reach (docs/decisions/0045)."""
@@ -31,15 +26,3 @@ def count_rows(queryset: QuerySet[Any]) -> Count:
     In their order: the index of it is then the only way that needs no sort, whatever PostgreSQL thinks of the table.
     """
     return Count.of(queryset[: COUNTED_ROWS + 1].count())
-
-
-def count_across(rows: "TransactionQuerySet") -> Count | None:
-    """Count rows that are ordered by one field and bounded by the other alone; return None where they are not.
-
-    By the one that bounds them, whose index leads to them and to no others, whatever words they hold. Where they are
-    few, sort them.
-    """
-    if rows.search is None or not rows.bounded_by or ordering_of(rows).removeprefix("-") in rows.bounded_by:
-        return None
-    [field] = rows.bounded_by
-    return count_rows(rows.search.within_bounds().order_by(field, "id"))

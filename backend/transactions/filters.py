@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from django import forms
 from django.core.exceptions import ValidationError as InvalidValueError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django_filters import Filter, FilterSet
 from drf_spectacular.utils import extend_schema_field
 from rest_framework.exceptions import ValidationError
@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from config.fields import NO_NUL
 from transactions.models import AMOUNT_PATTERN, Transaction, TransactionQuerySet
 from transactions.order import ordering_of
-from transactions.search import Search
+from transactions.search import Bound, Search
 
 MAX_TERMS = 10
 MAX_LENGTH = 200
@@ -163,18 +163,18 @@ class TransactionFilters(FilterSet):  # type: ignore[misc]
         fields: list[str] = []
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the rows within the bounds; what they are bounded by, pages make use of."""
+        """Return the rows within the bounds, with what pages make of bounds that their order does not lead to."""
         rows = cast(TransactionQuerySet, super().filter_queryset(queryset))
         given = {name: value for name, value in self.form.cleaned_data.items() if value is not None}
-        bounds = {name: self.filters[name] for name in given if name != "ordering"}
-        rows.bounded_by = frozenset(bound.field_name for bound in bounds.values())
-        ordered_by = ordering_of(rows).removeprefix("-")
-        across = [name for name, bound in bounds.items() if bound.field_name != ordered_by]
-        if across:
-            within = Q(*((f"{bounds[name].field_name}__{bounds[name].lookup_expr}", given[name]) for name in across))
-            for name in given.keys() - across:
-                queryset = self.filters[name].filter(queryset, given[name])
-            rows.search = Search(queryset, within=within)
+        if ordering := given.pop("ordering", None):
+            queryset = self.filters["ordering"].filter(queryset, ordering)
+        ordered_by = ordering_of(queryset).removeprefix("-")
+        found: dict[bool, list[Bound]] = {True: [], False: []}
+        for name, value in given.items():
+            bound = self.filters[name]
+            found[bound.field_name == ordered_by].append(Bound(bound.field_name, bound.lookup_expr, value))
+        if across := found[False]:
+            rows.search = Search(queryset, own=found[True], across=across)
         return rows
 
 

@@ -23,10 +23,8 @@ AMOUNT_PATTERN = r"-?[0-9]{1,8}(\.[0-9]{1,2})?"
 class TransactionQuerySet(models.QuerySet["Transaction"]):
     """Transactions, never without an owner."""
 
-    # How these rows came about, for who reads them next: unknown again of any rows that are made from them.
+    # What these rows were looked for by, for who reads them next: unknown again of any rows that are made from them.
     search: Search | None = None
-    bounded_by: frozenset[str] = frozenset()
-    """The fields that filters have set bounds for."""
 
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
         """Return the rows that ``user`` owns: the one place that decides who sees what."""
@@ -34,10 +32,10 @@ class TransactionQuerySet(models.QuerySet["Transaction"]):
 
     def search_for(self, words: Sequence[str], *, owner: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
         """Return those of these rows, which are of one owner, whose description holds every word in any case."""
-        rows, within = (self.search.rows, self.search.within) if self.search else (self, models.Q())
-        search = Search(rows, within=within, owner=owner.pk, words=words)
+        known = self.search or Search(self)
+        search = Search(known.all_rows, own=known.own, across=known.across, words=words, owner=owner.pk)
         found = cast(TransactionQuerySet, search.everything())
-        found.search, found.bounded_by = search, self.bounded_by
+        found.search = search
         return found
 
 

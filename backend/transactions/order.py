@@ -3,13 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F, QuerySet, Value
-from django.db.models.fields.tuple_lookups import (
-    TupleGreaterThan,
-    TupleGreaterThanOrEqual,
-    TupleLessThan,
-    TupleLessThanOrEqual,
-)
+from django.db.models import DateTimeField, DecimalField, ExpressionWrapper, F, QuerySet, Value
+from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
 
 
 def ordering_of(rows: QuerySet[Any]) -> str:
@@ -20,22 +15,23 @@ def ordering_of(rows: QuerySet[Any]) -> str:
     return ordering[1:] if ordering.startswith("-") else f"-{ordering}"
 
 
-def behind(rows: QuerySet[Any], value: Any, pk: int) -> QuerySet[Any]:
+def key_of(field: str) -> "ExpressionWrapper[Any]":
+    """Return the value of a field as an expression that no index has, so that PostgreSQL takes no index for it."""
+    if field == "timestamp":
+        return ExpressionWrapper(F(field) + Value(timedelta()), output_field=DateTimeField())
+    return ExpressionWrapper(F(field) + Value(0), output_field=DecimalField(max_digits=10, decimal_places=2))
+
+
+def behind(rows: QuerySet[Any], value: Any, pk: int, *, off_index: bool = False) -> QuerySet[Any]:
     """Return the rows that come after the one with this sort key and id, whether or not it is there.
 
-    Both are compared as one pair, which the index of the ordering answers.
+    Both are compared as one pair, which the index of the ordering answers; not if ``off_index`` is set, for few rows
+    among many.
     """
     ordering = ordering_of(rows)
-    lookup = TupleLessThan if ordering.startswith("-") else TupleGreaterThan
-    return rows.filter(lookup((F(ordering.removeprefix("-")), F("id")), (value, pk)))
-
-
-def up_to(rows: QuerySet[Any], last: Any) -> QuerySet[Any]:
-    """Return the rows that come before ``last``, and it."""
-    ordering = ordering_of(rows)
     field = ordering.removeprefix("-")
-    lookup = TupleGreaterThanOrEqual if ordering.startswith("-") else TupleLessThanOrEqual
-    return rows.filter(lookup((F(field), F("id")), (getattr(last, field), last.pk)))
+    lookup = TupleLessThan if ordering.startswith("-") else TupleGreaterThan
+    return rows.filter(lookup((key_of(field) if off_index else F(field), F("id")), (value, pk)))
 
 
 def sort(rows: QuerySet[Any]) -> QuerySet[Any]:
@@ -44,10 +40,7 @@ def sort(rows: QuerySet[Any]) -> QuerySet[Any]:
     For few rows among many: in their order it would read all the others, in the hope to meet them early.
     """
     ordering = ordering_of(rows)
-    field = ordering.removeprefix("-")
-    # An expression, which no index is in the order of.
-    nothing = Value(timedelta() if field == "timestamp" else 0)
-    key = ExpressionWrapper(F(field) + nothing, output_field=rows.model._meta.get_field(field))
+    key = key_of(ordering.removeprefix("-"))
     if not rows.query.standard_ordering:
         rows = rows.reverse()
     return rows.order_by(key.desc(), "-id") if ordering.startswith("-") else rows.order_by(key, "id")

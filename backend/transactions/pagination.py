@@ -21,7 +21,8 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
 from config.pagination import BY_NUMBER, LARGEST_NUMBER, NumberedPages
-from transactions.counts import COUNTED_ROWS, Count, count_across, count_rows
+from transactions import counts
+from transactions.counts import COUNTED_ROWS, Count, count_rows
 from transactions.models import TransactionQuerySet
 from transactions.order import behind, ordering_of, sort
 from transactions.search import ENOUGH, Found
@@ -144,24 +145,23 @@ class CountedPages:
 
         ``reach`` is how many of the rows that are counted were met: what lies beyond has no number.
         """
-        search, across = queryset.search, count_across(queryset)
         rows: QuerySet[Any] = queryset
-        stopped_at = None
-        if across and across.is_exact:
-            rows = sort(rows)
-            self.count = count_rows(rows) if search and search.words else across
-        elif search is None:
-            self.count = count_rows(rows)
+        search, across, stopped_at = queryset.search, None, None
+        if search is None:
+            counted = count_rows(rows)
+        elif (across := search.count_across()) and across.is_exact:
+            rows = sort(search.few())
+            counted = count_rows(rows) if search.words or search.own else across
         else:
             # Those of words are what they are; among rows within bounds a page may lie deeper than the first look.
-            enough = ENOUGH if search.words else max(ENOUGH, before + self.size)
+            enough = ENOUGH if search.words else max(ENOUGH, min(before + self.size, counts.COUNTED_ROWS))
             found = search.find(search.rows, enough=enough)
-            if found.stopped_at is not None and not search.within:
+            if found.stopped_at is not None and not search.across:
                 raise ValidationError({"search": [TOO_SHORT]})
-            rows, stopped_at, self.reach = found.rows, found.stopped_at, (counted := found.counted()).rows
-            self.count = across if across and not search.words else counted
-            return rows, stopped_at
-        self.reach = self.count.rows
+            rows, stopped_at, counted = found.rows, found.stopped_at, found.counted()
+        self.reach = counted.rows
+        # Of bounds for the other field alone, its index has told more.
+        self.count = across if search and across and not (search.words or search.own) else counted
         return rows, stopped_at
 
     def _too_far(self) -> ValidationError:
@@ -206,23 +206,22 @@ class CursorPages:
         size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
         search = queryset.search
-        across = count_across(queryset)
-        if across and across.is_exact:
-            search = None
-        rows: QuerySet[Any] = queryset if search is None else search.rows
+        across = search.count_across() if search else None
+        are_few = across is not None and across.is_exact
+        rows: QuerySet[Any] = queryset if search is None else search.few() if are_few else search.rows
         self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
         if backwards:
             rows = rows.reverse()
         if cursor is not None:
-            rows = behind(rows, cursor.value, cursor.pk)
-        if across and across.is_exact:
-            rows = sort(rows)
-        found = Found(rows) if search is None else search.find(rows)
+            rows = behind(rows, cursor.value, cursor.pk, off_index=are_few)
+        found = Found(sort(rows) if are_few else rows) if search is None or are_few else search.find(rows)
         # One more than is shown tells whether there is another page.
         page = list(found.rows[: size + 1])
         last = page[size - 1] if len(page) > size else found.stopped_at
+        if last is None and page and found.known and not found.known.is_exact:
+            last = page[-1]  # rows have gone meanwhile
         page = page[:size]
         onward = None if last is None else self._link(last, backwards=backwards)
         back = None if cursor is None else self._link(page[0] if page else cursor, backwards=not backwards)

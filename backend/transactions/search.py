@@ -9,12 +9,14 @@ are looked at, and they tell. What is found is decided by the same condition on 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from django.contrib.postgres.aggregates import ArrayAgg
 from django.db import models
 from django.db.models import F, Func, Q, QuerySet, Value
+from django.db.models.lookups import GreaterThanOrEqual, LessThanOrEqual
 
 from transactions import counts
 from transactions.counts import Count, count_rows
-from transactions.order import ordering_of, up_to
+from transactions.order import key_of, ordering_of
 
 ENOUGH = 21
 """As many rows as the longest page shows, and one that tells whether there is another page."""
@@ -45,33 +47,77 @@ class Found(NamedTuple):
 
 
 class LookedAt(NamedTuple):
-    """The first rows of a list: whether they are all of it, how many hold the words, and the last one's sort key."""
+    """The first rows of a list: whether they are all of it, what they hold, and the last one's sort key."""
 
     are_all: bool
+    held: int
+    """How many hold the words."""
     found: int
+    """How many of these are within the bounds, too."""
     edge: Any
+    hits: list[int]
+    """The ids of these, where the look was the second one."""
+
+
+class Bound(NamedTuple):
+    """One end of what a field may be."""
+
+    field: str
+    lookup: str
+    """``gte`` or ``lte``."""
+    value: Any
+
+    def by_index(self) -> Q:
+        """Return the condition in a form that the index of the field answers."""
+        return Q((f"{self.field}__{self.lookup}", self.value))
+
+    def off_index(self) -> Q:
+        """Return the condition in a form for rows that are read in another order anyway."""
+        lookup = GreaterThanOrEqual if self.lookup == "gte" else LessThanOrEqual
+        return Q(lookup(key_of(self.field), self.value))
 
 
 class Search:
-    """What is looked for among ``rows``, which are those of one owner: words in their descriptions, and bounds.
+    """What is looked for among ``all_rows``, which are those of one owner in their order: words, and bounds.
 
-    ``within`` are the bounds that the order of the rows does not lead to; those that it does, ``rows`` has already.
+    ``own`` are bounds for the field that the rows are ordered by, whose index leads to what is within them; ``across``
+    are those for the other one.
     """
 
-    def __init__(self, rows: QuerySet[Any], *, within: Q, owner: Any = None, words: Sequence[str] = ()) -> None:
-        self.rows = rows
-        self.within = within
-        self.words = words
+    def __init__(
+        self,
+        all_rows: QuerySet[Any],
+        *,
+        own: Sequence[Bound] = (),
+        across: Sequence[Bound] = (),
+        words: Sequence[str] = (),
+        owner: Any = None,
+    ) -> None:
+        self.all_rows, self.own, self.across, self.words = all_rows, own, across, words
+        self.rows = all_rows.filter(*(bound.by_index() for bound in own))
         self._owner = owner
-        self._found = within & Q(*(Q(description__icontains=word) for word in words))
+        self._held = Q(*(Q(description__icontains=word) for word in words))
+        self._found = Q(self._held, *(bound.off_index() for bound in across))
 
     def everything(self) -> QuerySet[Any]:
         """Return the rows within the bounds that hold every word, wherever they are, at the cost of reading all."""
-        return self.rows.filter(self._found)
+        return self.rows.filter(self._held, *(bound.by_index() for bound in self.across))
 
-    def within_bounds(self) -> QuerySet[Any]:
-        """Return the rows within the bounds, whatever words they hold."""
-        return self.rows.filter(self.within)
+    def count_across(self) -> Count | None:
+        """Count the rows within the bounds for the other field, which its index leads to; return None without any.
+
+        Where that is exact, ``few`` are all there are.
+        """
+        if not self.across:
+            return None
+        return count_rows(self._across().order_by(self.across[0].field, "id"))
+
+    def few(self) -> QuerySet[Any]:
+        """Return everything, for where few rows are within the bounds for the other field: read by its index."""
+        return self._across().filter(self._held, *(bound.off_index() for bound in self.own))
+
+    def _across(self) -> QuerySet[Any]:
+        return self.all_rows.filter(*(bound.by_index() for bound in self.across))
 
     def find(self, rows: QuerySet[Any], *, enough: int = ENOUGH) -> Found:
         """Return those of ``rows``, which may begin anywhere in the list, at a bounded cost: at least ``enough``.
@@ -81,6 +127,8 @@ class Search:
         indexed = any(len(word) >= INDEXED_LETTERS for word in self.words)
         number = counts.COUNTED_ROWS
         looked_at = self._look_at(rows, number)
+        if self.across and looked_at.held * FARTHER >= enough:
+            indexed = False  # the words are frequent here, and what is rare is within the bounds
         suffices = looked_at.found >= enough
         if not (looked_at.are_all or suffices) and (looked_at.found * FARTHER >= enough or not indexed):
             number *= FARTHER
@@ -96,19 +144,26 @@ class Search:
             return Found(rows.filter(self._found, **edge), count)
         if indexed:
             return Found(self._by_index(rows))
-        last = rows[number - 1 : number].first()
+        last = rows[number : number + 1].first()
         if last is None:  # rows have gone meanwhile, and those that are left are few
             return Found(rows.filter(self._found))
-        return Found(up_to(rows, last).filter(self._found), count, stopped_at=last)
+        # By their ids: from a condition PostgreSQL could expect that reading the whole table is less.
+        return Found(rows.filter(pk__in=looked_at.hits), count, stopped_at=last)
 
     def _look_at(self, rows: QuerySet[Any], number: int) -> LookedAt:
         field = ordering_of(rows)
         last = models.Min(field[1:]) if field.startswith("-") else models.Max(field)
-        hit = models.Case(models.When(self._found, then="pk"))
-        looked_at = rows.annotate(hit=hit)[: number + 1].aggregate(
-            rows=models.Count("pk"), found=models.Count("hit"), edge=last
+        hits = {"hit": models.Case(models.When(self._found, then="pk"))}
+        held = models.Count("hit")
+        if self.words and self.across:
+            hits["holds"] = models.Case(models.When(self._held, then="pk"))
+            held = models.Count("holds")
+        ids = {} if number == counts.COUNTED_ROWS else {"ids": ArrayAgg("hit", filter=Q(hit__isnull=False), default=[])}
+        looked_at = rows.annotate(**hits)[: number + 1].aggregate(
+            rows=models.Count("pk"), held=held, found=models.Count("hit"), edge=last, **ids
         )
-        return LookedAt(looked_at["rows"] <= number, looked_at["found"], looked_at["edge"])
+        are_all = looked_at["rows"] <= number
+        return LookedAt(are_all, looked_at["held"], looked_at["found"], looked_at["edge"], looked_at.get("ids", []))
 
     def _by_index(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         for word in self.words:

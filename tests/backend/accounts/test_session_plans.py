@@ -18,7 +18,7 @@ INSERT INTO accounts_user
     (username, password, email, first_name, last_name, is_superuser, is_staff, is_active, date_joined)
 SELECT 'n' || n, '', '', '', '', false, false, true, now() FROM generate_series(1, 3000) AS n;
 INSERT INTO accounts_session (id, user_id, created_at, last_used_at, expires_at, user_agent)
-SELECT gen_random_uuid(), id, now(), now(), now() + interval '1 day', '' FROM accounts_user;
+SELECT gen_random_uuid(), id, now(), now(), now() + interval '1 day', '' FROM accounts_user, generate_series(1, 5);
 INSERT INTO token_blacklist_outstandingtoken (user_id, jti, token, created_at, expires_at)
 SELECT id, md5(id::text), '', now(), now() + interval '1 day' FROM accounts_user;
 INSERT INTO token_blacklist_blacklistedtoken (token_id, blacklisted_at)
@@ -29,10 +29,10 @@ ANALYZE accounts_user, accounts_session, token_blacklist_outstandingtoken, token
 
 @pytest.fixture
 def given(alice: User) -> dict[str, Any]:
-    """Return what the statements are given, among 3,000 accounts with a session and a refresh token each."""
+    """Return what the statements are given, among 3,000 accounts with five sessions and a refresh token each."""
     with connection.cursor() as cursor:
         cursor.execute(MANY)
-        cursor.execute("SELECT id FROM accounts_session WHERE user_id = %s", [alice.pk])
+        cursor.execute("SELECT id FROM accounts_session WHERE user_id = %s LIMIT 1", [alice.pk])
         [session] = cursor.fetchone()
     now = timezone.now()
     of_open = {"password": alice.password, "session_ends_at": now, "token": uuid4().hex, "token_ends_at": now}

@@ -136,7 +136,7 @@ def far_end(alice: User, bob: User) -> list[int]:
 
     Going by the rows of Bob, PostgreSQL expects to meet many of either kind early.
     """
-    fill([alice, bob], 3_000)
+    fill([alice, bob], 3_000, "coffee")
     Transaction.objects.filter(user=bob).update(amount=1000, timestamp=datetime(2100, 1, 1, tzinfo=UTC))
     rows = list(Transaction.objects.filter(user=alice))
     for number, row in enumerate(rows[-45:]):
@@ -153,7 +153,8 @@ FAR_ENDS = [
     "ordering=-timestamp&amount_min=1000",
     "ordering=-amount&timestamp_after=2099-01-01",
     "ordering=-timestamp&amount_min=1000&timestamp_after=2000-01-01",
-    "ordering=-timestamp&amount_min=1000&search=x",
+    "ordering=-timestamp&amount_min=1000&search=co",
+    "ordering=-timestamp&amount_min=1000&search=coffee",
 ]
 
 
@@ -180,6 +181,26 @@ def test_rows_at_the_far_end_of_the_order_are_reached_by_following_next(
     assert ids(pages) == [row.pk for row in ordered.filter(**wanted)]
     assert len(ids(pages)) == 45
     assert len(pages) <= 3_000 // (BOUND * FARTHER) + 45 // 10 + 2
+
+
+@pytest.mark.parametrize(
+    "query", ["amount_min=1020", "amount_min=1020&timestamp_after=2000-01-01", "amount_min=1020&search=coffee"]
+)
+@pytest.mark.parametrize("paging", ["page=1", "limit=10", "cursor="])
+def test_few_rows_at_the_far_end_of_the_order_cost_no_others_on_any_page(
+    as_alice: APIClient, far_end: list[int], query: str, paging: str
+) -> None:
+    url, found = f"{LIST}?ordering=-timestamp&{query}&{paging}", []
+    while url:
+        page, plans = plans_of(as_alice, url)
+        assert max(rows_read(plan) for plan in plans) <= BOUND + 1
+        found.append(page)
+        url = page["next"]
+
+    assert len(found) == 3
+    assert ids(found) == far_end[-25:]
+    if paging != "cursor=":
+        assert {(page["count"], page["count_is_exact"]) for page in found} == {(25, True)}
 
 
 @pytest.mark.parametrize("name", ["page", "offset"])
