@@ -32,8 +32,7 @@ class TransactionQuerySet(models.QuerySet["Transaction"]):
 
     def search_for(self, words: Sequence[str], *, owner: AbstractBaseUser | AnonymousUser) -> "TransactionQuerySet":
         """Return those of these rows, which are of one owner, whose description holds every word in any case."""
-        known = self.search or Search(self)
-        search = Search(known.all_rows, own=known.own, across=known.across, words=words, owner=owner.pk)
+        search = (self.search or Search(self)).also_for(words, owner=owner.pk)
         found = cast(TransactionQuerySet, search.everything())
         found.search = search
         return found

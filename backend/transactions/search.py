@@ -94,10 +94,14 @@ class Search:
         owner: Any = None,
     ) -> None:
         self.all_rows, self.own, self.across, self.words = all_rows, own, across, words
-        self.rows = all_rows.filter(*(bound.by_index() for bound in own))
+        self.rows = all_rows.filter(*(bound.by_index() for bound in own)) if own else all_rows
         self._owner = owner
         self._held = Q(*(Q(description__icontains=word) for word in words))
-        self._found = Q(self._held, *(bound.off_index() for bound in across))
+        self._found = Q(self._held, *(bound.off_index() for bound in across)) if across else self._held
+
+    def also_for(self, words: Sequence[str], *, owner: Any) -> "Search":
+        """Return the search for the same, and for words in the descriptions."""
+        return Search(self.all_rows, own=self.own, across=self.across, words=words, owner=owner)
 
     def everything(self) -> QuerySet[Any]:
         """Return the rows within the bounds that hold every word, wherever they are, at the cost of reading all."""
