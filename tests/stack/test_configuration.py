@@ -54,11 +54,19 @@ BAD_FOR_NGINX = {
 
 
 def start(stack: Stack, service: str, variables: dict[str, str], *command: str) -> tuple[Result, float]:
-    """Start one more container of ``service`` with ``variables``; return what it said and how long it took."""
+    """Start one more container of ``service`` with ``variables``; return what it said and how long it took.
+
+    A second time where it took too long: on a busy host it does now and then, and what is too slow by itself is so twice.
+    """
     options = [option for name, value in variables.items() for option in ("--env", f"{name}={value}")]
-    started = time.monotonic()
-    result = stack.compose("run", "--rm", "--no-deps", "--no-TTY", *options, service, *command, check=False, timeout=30)
-    return result, time.monotonic() - started
+    words = ("run", "--rm", "--no-deps", "--no-TTY", *options, service, *command)
+    for _ in range(2):
+        started = time.monotonic()
+        result = stack.compose(*words, check=False, timeout=30)
+        took = time.monotonic() - started
+        if took < AT_ONCE_SECONDS:
+            break
+    return result, took
 
 
 def assert_refused(result: Result, seconds: float, names: set[str]) -> None:
