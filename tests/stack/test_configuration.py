@@ -56,7 +56,7 @@ BAD_FOR_NGINX = {
 def start(stack: Stack, service: str, variables: dict[str, str], *command: str) -> tuple[Result, float]:
     """Start one more container of ``service`` with ``variables``; return what it said and how long it took.
 
-    A second time where it took too long: on a busy host it does now and then, and what is too slow by itself is so twice.
+    A second time where it took too long: on a busy host it does now and then; what is too slow by itself is so twice.
     """
     options = [option for name, value in variables.items() for option in ("--env", f"{name}={value}")]
     words = ("run", "--rm", "--no-deps", "--no-TTY", *options, service, *command)
