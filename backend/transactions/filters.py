@@ -168,13 +168,11 @@ class TransactionFilters(FilterSet):  # type: ignore[misc]
         given = {name: value for name, value in self.form.cleaned_data.items() if value is not None}
         if ordering := given.pop("ordering", None):
             queryset = self.filters["ordering"].filter(queryset, ordering)
+        filters = ((self.filters[name], value) for name, value in given.items())
+        bounds = [Bound(bound.field_name, bound.lookup_expr, value) for bound, value in filters]
         ordered_by = ordering_of(queryset).removeprefix("-")
-        found: dict[bool, list[Bound]] = {True: [], False: []}
-        for name, value in given.items():
-            bound = self.filters[name]
-            found[bound.field_name == ordered_by].append(Bound(bound.field_name, bound.lookup_expr, value))
-        if across := found[False]:
-            rows.search = Search(queryset, own=found[True], across=across)
+        if across := [bound for bound in bounds if bound.field != ordered_by]:
+            rows.search = Search(queryset, own=[bound for bound in bounds if bound.field == ordered_by], across=across)
         return rows
 
 

@@ -118,7 +118,7 @@ class CountedPages:
         else:
             self.size = ROWS_A_PAGE
             before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
-        rows, stopped_at = self._look(queryset, before)
+        rows, _, stopped_at = self._look(queryset, before)
         if before and before + self.size > self.reach and not self.count.is_exact:
             raise self._too_far()
         if before and before >= self.count.rows and not self.by_offset:
@@ -140,29 +140,30 @@ class CountedPages:
         """Return the page in its envelope."""
         return envelope(self.count, self.next, self.previous, data)
 
-    def _look(self, queryset: TransactionQuerySet, before: int) -> tuple[QuerySet[Any], Any]:
-        """Return the rows, and the one behind which nothing was looked for; count them, as far as the page needs it.
+    def _look(self, queryset: TransactionQuerySet, before: int) -> Found:
+        """Return the rows, as far as the page needs them, and count them.
 
         ``reach`` is how many of the rows that are counted were met: what lies beyond has no number.
         """
-        rows: QuerySet[Any] = queryset
-        search, across, stopped_at = queryset.search, None, None
+        search, told = queryset.search, None
         if search is None:
-            counted = count_rows(rows)
-        elif (across := search.count_across()) and across.is_exact:
-            rows = sort(search.few())
-            counted = count_rows(rows) if search.words or search.own else across
+            found = Found(queryset, count_rows(queryset))
         else:
-            # Those of words are what they are; among rows within bounds a page may lie deeper than the first look.
-            enough = ENOUGH if search.words else max(ENOUGH, min(before + self.size, counts.COUNTED_ROWS))
-            found = search.find(search.rows, enough=enough)
-            if found.stopped_at is not None and not search.across:
-                raise ValidationError({"search": [TOO_SHORT]})
-            rows, stopped_at, counted = found.rows, found.stopped_at, found.counted()
-        self.reach = counted.rows
-        # Of bounds for the other field alone, its index has told more.
-        self.count = across if search and across and not (search.words or search.own) else counted
-        return rows, stopped_at
+            across = search.count_across()
+            # Of bounds for the other field alone, its index has told all.
+            told = None if search.words or search.own else across
+            if across and across.is_exact:
+                rows = sort(search.few())
+                found = Found(rows, told or count_rows(rows))
+            else:
+                # Those of words are what they are; among rows within bounds a page may lie deeper than the first look.
+                enough = ENOUGH if search.words else max(ENOUGH, min(before + self.size, counts.COUNTED_ROWS))
+                found = search.find(search.rows, enough=enough)
+                if found.stopped_at is not None and not search.across:
+                    raise ValidationError({"search": [TOO_SHORT]})
+        counted = found.counted()
+        self.reach, self.count = counted.rows, told or counted
+        return found
 
     def _too_far(self) -> ValidationError:
         name, largest = BY_NUMBER, max(self.reach // self.size, 1)
@@ -205,10 +206,11 @@ class CursorPages:
         limit = request.query_params.get("limit")
         size = ROWS_A_PAGE if limit is None else min(int(limit), LARGEST_LIMIT)
         self.url = request.build_absolute_uri()
-        search = queryset.search
-        across = search.count_across() if search else None
-        are_few = across is not None and across.is_exact
-        rows: QuerySet[Any] = queryset if search is None else search.few() if are_few else search.rows
+        search, rows, are_few = queryset.search, cast(QuerySet[Any], queryset), False
+        if search is not None:
+            rows = search.rows
+            if (across := search.count_across()) and across.is_exact:
+                rows, search, are_few = search.few(), None, True
         self.ordering = ordering_of(rows)
         cursor = self._cursor(request.query_params[BY_CURSOR])
         backwards = cursor is not None and cursor.backwards
@@ -216,7 +218,9 @@ class CursorPages:
             rows = rows.reverse()
         if cursor is not None:
             rows = behind(rows, cursor.value, cursor.pk, off_index=are_few)
-        found = Found(sort(rows) if are_few else rows) if search is None or are_few else search.find(rows)
+        if are_few:
+            rows = sort(rows)
+        found = Found(rows) if search is None else search.find(rows)
         # One more than is shown tells whether there is another page.
         page = list(found.rows[: size + 1])
         last = page[size - 1] if len(page) > size else found.stopped_at
