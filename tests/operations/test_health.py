@@ -14,8 +14,7 @@ import pytest
 from tests.stack.containers import SERVERS, Container, Stack, eventually
 from tests.stack.headers import assert_every_header_once
 from tests.stack.people import Person, connect
-from tests.stack.static import assets_of
-from tests.stack.test_static import PAGES
+from tests.stack.static import PAGES, assets_of
 
 THREADS = 4
 """Of each worker; what GUNICORN_THREADS is unless it is set."""

@@ -6,6 +6,9 @@ from urllib.parse import urljoin
 
 import httpx
 
+PAGES = {"/api/docs/": 5, "/api/redoc/": 3}
+"""The pages of the documentation, and how many static files each loads."""
+
 
 class _Links(HTMLParser):
     def __init__(self) -> None:

@@ -10,10 +10,7 @@ import httpx
 import pytest
 
 from tests.stack.containers import Stack
-from tests.stack.static import assets_of, links_of
-
-PAGES = {"/api/docs/": 5, "/api/redoc/": 3}
-"""The pages of the documentation, and how many static files each loads."""
+from tests.stack.static import PAGES, assets_of, links_of
 
 HASHED = re.compile(r"/static/.+\.[0-9a-f]{12}\.[a-z0-9]+")
 WORTH_COMPRESSING = 1_000

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.sessions import EXCHANGE, OPEN
+from tests.backend.transactions.plans import plan_of
 
 pytestmark = pytest.mark.django_db
 
@@ -60,9 +61,7 @@ def given(alice: User) -> dict[str, Any]:
 def test_a_session_is_opened_and_continued_by_indexes(
     statement: str, indexes: list[str], given: dict[str, Any]
 ) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (COSTS OFF) {statement}", given)
-        plan = "\n".join(line for (line,) in cursor.fetchall())
+    plan = plan_of(statement, **given)
 
     assert "Seq Scan" not in plan
     for index in indexes:

@@ -46,6 +46,13 @@ def explain(statement: str) -> dict[str, Any]:
     return node
 
 
+def plan_of(statement: str, **given_values: Any) -> str:
+    """Return the plan of a statement of our own, a line for each node and each of its conditions."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (COSTS OFF) {statement}", given_values)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
 def rows_read(node: dict[str, Any]) -> int:
     """Return how many rows a node of a plan looked at."""
     return int(

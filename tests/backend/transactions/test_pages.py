@@ -139,11 +139,12 @@ def far_end(alice: User, bob: User) -> list[int]:
     fill([alice, bob], 3_000, "coffee")
     Transaction.objects.filter(user=bob).update(amount=1000, timestamp=datetime(2100, 1, 1, tzinfo=UTC))
     rows = list(Transaction.objects.filter(user=alice))
-    for number, row in enumerate(rows[-45:]):
+    large, late = rows[-45:], sorted(rows[:-45], key=lambda row: (row.amount, row.pk))[:45]
+    for number, row in enumerate(large):
         row.amount = Decimal(1000 + number)
-    for number, row in enumerate(sorted(rows[:-45], key=lambda row: (row.amount, row.pk))[:45]):
+    for number, row in enumerate(late):
         row.timestamp = datetime(2100, 1, 1, number // 60, number % 60, tzinfo=UTC)
-    Transaction.objects.bulk_update(rows, ["amount", "timestamp"])
+    Transaction.objects.bulk_update([*large, *late], ["amount", "timestamp"])
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE transactions_transaction")
     return [row.pk for row in rows]

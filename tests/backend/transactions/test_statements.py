@@ -20,6 +20,7 @@ from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import Session, User
 from tests.backend.tokens import new_session
+from tests.backend.transactions.plans import plan_of
 from transactions import counts, statements
 from transactions.models import LARGEST_AMOUNT, Transaction
 from transactions.serializers import TransactionSerializer, check_transaction
@@ -226,12 +227,6 @@ def test_hot_endpoints_note_the_last_use(
 
 
 # What they cost -------------------------------------------------------------------------------------------------------
-
-
-def plan_of(statement: str, **given_values: Any) -> str:
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (COSTS OFF) {statement}", given_values)
-        return "\n".join(line for (line,) in cursor.fetchall())
 
 
 @pytest.fixture
