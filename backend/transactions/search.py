@@ -33,6 +33,11 @@ VECTOR = Func(F("user_id"), F("description"), function="transaction_search_vecto
 """What is indexed: the owner, and every three letters in a row of the description."""
 
 
+def is_indexed(words: Sequence[str]) -> bool:
+    """Return whether the index leads to rows with all of these words."""
+    return any(len(word) >= INDEXED_LETTERS for word in words)
+
+
 class Found(NamedTuple):
     """The rows that a search found, in their order: all, or the first of them."""
 
@@ -50,13 +55,25 @@ class LookedAt(NamedTuple):
     """The first rows of a list: whether they are all of it, what they hold, and the last one's sort key."""
 
     are_all: bool
-    held: int
-    """How many hold the words."""
     found: int
-    """How many of these are within the bounds, too."""
-    edge: Any
-    hits: list[int]
-    """The ids of these, where the look was the second one."""
+    """How many hold the words and are within the bounds."""
+    held: int = 0
+    """How many hold the words."""
+    edge: Any = None
+    hits: Sequence[int] = ()
+    """The ids of those that were found, where the look was the second one."""
+
+    def suffices(self, enough: int = ENOUGH) -> bool:
+        """Return whether nothing else need be looked at."""
+        return self.are_all or self.found >= enough
+
+    def calls_for_more(self, *, enough: int = ENOUGH, indexed: bool) -> bool:
+        """Return whether more rows should be looked at, rather than the index asked."""
+        return not self.suffices(enough) and (self.found * FARTHER >= enough or not indexed)
+
+    def counted(self) -> Count:
+        """Return how many were found; where these are not all rows there may be more."""
+        return Count(min(self.found, counts.COUNTED_ROWS), is_exact=self.are_all and self.found <= counts.COUNTED_ROWS)
 
 
 class Bound(NamedTuple):
@@ -128,31 +145,28 @@ class Search:
 
         Fewer only where there are no more, or where it stopped.
         """
-        indexed = any(len(word) >= INDEXED_LETTERS for word in self.words)
+        indexed = is_indexed(self.words)
         number = counts.COUNTED_ROWS
         looked_at = self._look_at(rows, number)
         if self.across and looked_at.held * FARTHER >= enough:
             indexed = False  # the words are frequent here, and what is rare is within the bounds
-        suffices = looked_at.found >= enough
-        if not (looked_at.are_all or suffices) and (looked_at.found * FARTHER >= enough or not indexed):
+        if looked_at.calls_for_more(enough=enough, indexed=indexed):
             number *= FARTHER
             looked_at = self._look_at(rows, number)
-            suffices = looked_at.found >= enough
         if looked_at.are_all:
-            return Found(rows.filter(self._found), Count.of(looked_at.found))
-        count = Count(min(looked_at.found, counts.COUNTED_ROWS), is_exact=False)
-        if suffices:
+            return Found(rows.filter(self._found), looked_at.counted())
+        if looked_at.suffices(enough):
             # The edge keeps PostgreSQL to the rows that were looked at, and thereby to the index of their order.
             field = ordering_of(rows)
             edge = {f"{field[1:]}__gte" if field.startswith("-") else f"{field}__lte": looked_at.edge}
-            return Found(rows.filter(self._found, **edge), count)
+            return Found(rows.filter(self._found, **edge), looked_at.counted())
         if indexed:
             return Found(self._by_index(rows))
         last = rows[number : number + 1].first()
         if last is None:  # rows have gone meanwhile, and those that are left are few
             return Found(rows.filter(self._found))
         # By their ids: from a condition PostgreSQL could expect that reading the whole table is less.
-        return Found(rows.filter(pk__in=looked_at.hits), count, stopped_at=last)
+        return Found(rows.filter(pk__in=looked_at.hits), looked_at.counted(), stopped_at=last)
 
     def _look_at(self, rows: QuerySet[Any], number: int) -> LookedAt:
         field = ordering_of(rows)
@@ -162,12 +176,13 @@ class Search:
         if self.words and self.across:
             hits["holds"] = models.Case(models.When(self._held, then="pk"))
             held = models.Count("holds")
-        ids = {} if number == counts.COUNTED_ROWS else {"ids": ArrayAgg("hit", filter=Q(hit__isnull=False), default=[])}
+        is_second = number > counts.COUNTED_ROWS
+        ids = {"hits": ArrayAgg("hit", filter=Q(hit__isnull=False), default=[])} if is_second else {}
         looked_at = rows.annotate(**hits)[: number + 1].aggregate(
             rows=models.Count("pk"), held=held, found=models.Count("hit"), edge=last, **ids
         )
-        are_all = looked_at["rows"] <= number
-        return LookedAt(are_all, looked_at["held"], looked_at["found"], looked_at["edge"], looked_at.get("ids", []))
+        looked_at["are_all"] = looked_at.pop("rows") <= number
+        return LookedAt(**looked_at)
 
     def _by_index(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         for word in self.words:

@@ -1,8 +1,8 @@
-"""The three operations that most requests are, each one prepared statement: read one, read the first page, record one.
+"""What most requests are, each one prepared statement: read one, read the first page, search, record one.
 
 Each also finds out whether the session of who asks is live, and raises ``AuthenticationFailed`` where it is not.
 Everything else goes through the ORM, which builds its SQL anew for every request: that, and a ModelSerializer, took two
-thirds of the time of these three (docs/decisions/0048). Rows come as they go out: names, order and format are those of
+thirds of the time of these (docs/decisions/0048). Rows come as they go out: names, order and format are those of
 ``TransactionSerializer``. tests/backend/transactions/test_statements.py compares them with it and the ORM, on random
 data, and looks at the plans.
 
@@ -19,13 +19,18 @@ million, with 20,000 sessions and accounts, everything in memory. Each begins wi
             Filter: is_active
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any, NamedTuple
 
+from django.db import connection
 from rest_framework_simplejwt.tokens import Token
 
 from accounts.authentication import ASKING, fetch_as
+from transactions import counts
+from transactions.counts import Count
+from transactions.search import LookedAt, is_indexed
 
 NAMES = ("id", "user", "amount", "description", "timestamp")
 
@@ -118,6 +123,84 @@ def first_page_statement(*, size: int, counted: int) -> str:
     """  # noqa: S608 # columns and whole numbers
 
 
+@cache
+def look_statement(*, size: int, looked_at: int, words: int) -> str:
+    """Return the statement that looks at the newest ``looked_at`` rows and returns the newest ``size`` with all words.
+
+    It begins a search as ``Search.find`` does. For one word, a size of 10 and 2,001 looked at:
+
+        Sort (actual time=1.259..1.261 rows=10.00 loops=1)
+          Buffers: shared hit=107
+          CTE looked_at
+            ->  Limit (actual time=0.020..0.785 rows=2001.00 loops=1)
+                  ->  Index Scan using transaction_newest_first on transactions_transaction
+                        (actual time=0.019..0.689 rows=2001.00 loops=1)
+                        Index Cond: (user_id = 4)
+                        Buffers: shared hit=58
+          ->  Nested Loop Left Join (actual time=1.234..1.253 rows=10.00 loops=1)
+                ->  asking: 6 buffers
+                ->  Nested Loop (actual time=0.063..0.076 rows=10.00 loops=1)
+                      ->  Limit (actual time=0.022..0.047 rows=10.00 loops=1)
+                            ->  CTE Scan on looked_at (actual time=0.021..0.046 rows=10.00 loops=1)
+                                  Filter: is_hit
+                      ->  Index Scan using transactions_transaction_pkey on transactions_transaction
+                            (actual time=0.002..0.002 rows=1.00 loops=10)
+                            Buffers: shared hit=40
+        Execution Time: 1.295 ms
+
+    The number that is looked at comes from a subquery: then PostgreSQL knows only that it is a part, and reads in
+    order. From the number itself, and the rows that an account has on average, it would conclude that all of the
+    account's are wanted, and read and sort three million.
+    """
+    is_hit = " AND ".join(f"UPPER(description::text) LIKE (SELECT UPPER(%(pattern_{n})s::text))" for n in range(words))
+    return f"""{ASKING}, looked_at AS MATERIALIZED (
+            SELECT id, timestamp, {is_hit} AS is_hit FROM transactions_transaction WHERE user_id = %(account)s
+            ORDER BY timestamp DESC, id DESC LIMIT (SELECT {looked_at:d})
+        )
+        SELECT asking.to_be_noted, row.id, row.user_id, row.amount, row.description, row.written, row.version,
+            (SELECT count(*) FROM looked_at), (SELECT count(*) FROM looked_at WHERE is_hit)
+        FROM asking LEFT JOIN (
+            SELECT {COLUMNS}, timestamp FROM transactions_transaction WHERE id IN (
+                SELECT id FROM looked_at WHERE is_hit ORDER BY timestamp DESC, id DESC LIMIT {size:d}
+            )
+        ) AS row ON true
+        ORDER BY row.timestamp DESC, row.id DESC
+    """  # noqa: S608 # columns, whole numbers, and names of values
+
+
+@cache
+def rare_statement(*, size: int, counted: int, words: int) -> str:
+    """Return the statement that finds rare words by transaction_search: the newest ``size`` rows, and how many in all.
+
+    Not prepared: with the words in sight PostgreSQL expects next to nothing, without them half a hundredth of the
+    table, for which it would start parallel workers. A word of 7 letters in 30 rows:
+
+        Limit (actual time=5.485..5.488 rows=10.00 loops=1)
+          Buffers: shared hit=294
+          InitPlan 1
+            ->  Aggregate (actual time=2.711..2.712 rows=1.00 loops=1)
+                  ->  Bitmap Heap Scan on transactions_transaction (actual time=2.648..2.706 rows=30.00 loops=1)
+                        ->  Bitmap Index Scan on transaction_search (actual time=2.633..2.633 rows=30.00 loops=1)
+                              Buffers: shared hit=117
+          ->  Sort (actual time=5.485..5.486 rows=10.00 loops=1)
+                ->  the same Bitmap Heap Scan, 147 buffers
+        Planning Time: 0.157 ms
+        Execution Time: 5.513 ms
+
+    Where there is none, nothing is counted: 18 buffers, and 0.048 ms.
+    """
+    holds = " AND ".join(
+        f"transaction_search_vector(user_id, description) @@ transaction_search_query(%(account)s, %(word_{n})s)"
+        f" AND UPPER(description::text) LIKE UPPER(%(pattern_{n})s)"
+        for n in range(words)
+    )
+    return f"""
+        SELECT {COLUMNS}, (
+            SELECT count(*) FROM (SELECT FROM transactions_transaction WHERE {holds} LIMIT {counted:d}) AS counted
+        ) FROM transactions_transaction WHERE {holds} ORDER BY timestamp DESC, id DESC LIMIT {size:d}
+    """  # noqa: S608 # columns, whole numbers, and names of values
+
+
 class Row(NamedTuple):
     """A transaction: what its entity tag is made of, and what is sent of it."""
 
@@ -136,6 +219,29 @@ def read_first_page(*, token: Token, size: int, counted: int) -> tuple[int, list
     """Return how many transactions the account of ``token`` has, as far as ``counted``, and the newest ``size``."""
     rows = fetch_as(token, first_page_statement(size=size, counted=counted))
     return rows[0][-1], [_row(values[1:]).data for values in rows if values[1] is not None]
+
+
+def search_first_page(*, token: Token, words: Sequence[str], size: int) -> tuple[Count, list[dict[str, Any]]] | None:
+    """Return how many transactions of the account of ``token`` hold all words, and the newest ``size`` of these.
+
+    The same as ``Search.find`` finds; None where that would look at more rows.
+    """
+    patterns = (f"%{connection.ops.prep_for_like_query(word)}%" for word in words)
+    values = {f"pattern_{n}": pattern for n, pattern in enumerate(patterns)}
+    number = counts.COUNTED_ROWS
+    statement = look_statement(size=size, looked_at=number + 1, words=len(words))
+    rows = fetch_as(token, statement, **values)
+    looked_at = LookedAt(are_all=rows[0][-2] <= number, found=rows[0][-1])
+    if looked_at.calls_for_more(indexed=is_indexed(words)):
+        return None
+    if looked_at.suffices():
+        return looked_at.counted(), [_row(values[1:]).data for values in rows if values[1] is not None]
+    values |= {f"word_{n}": word for n, word in enumerate(words)}
+    with connection.cursor() as cursor:
+        statement = rare_statement(size=size, counted=number + 1, words=len(words))
+        cursor.execute(statement, {**values, "account": token["user_id"]})
+        rows = cursor.fetchall()
+    return Count.of(rows[0][-1] if rows else 0), [_row(values).data for values in rows]
 
 
 def record(*, token: Token, amount: Decimal, description: str) -> Row:

@@ -18,6 +18,7 @@ from rest_framework.generics import get_object_or_404
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
 from rest_framework.viewsets import ModelViewSet
 from rest_framework_simplejwt.tokens import Token
 
@@ -34,7 +35,7 @@ from transactions.idempotency import HEADER, KEY_PATTERN, answer_once, key_of
 from transactions.models import Transaction
 from transactions.pagination import ROWS_A_PAGE, TransactionPagination, envelope
 from transactions.serializers import SummarySerializer, TransactionSerializer, check_transaction
-from transactions.statements import read_first_page, read_one, record
+from transactions.statements import read_first_page, read_one, record, search_first_page
 from transactions.summary import summarize
 
 COFFEE = {"amount": "-3.20", "description": "Coffee"}
@@ -227,7 +228,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Leave it to the three statements to look at the session, where one of them is all that will be executed."""
+        """Leave it to the hot statements to look at the session, where one of them is all that will be executed."""
         action = self.action_map.get(str(self.request.method).lower()) if self.request else None
         return [SessionAuthentication(later=True)] if action in BY_STATEMENT else super().get_authenticators()
 
@@ -261,13 +262,18 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         return answer_once(request=request, owner=cast(User, request.user), key=key, act=lambda: self._record(request))
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Return a page. The first one of all rows, which is what nearly everybody asks for, takes one statement."""
-        if request.query_params:
-            return super().list(request, *args, **kwargs)
-        token, counted = cast(Token, request.auth), counts.COUNTED_ROWS + 1
-        number, rows = read_first_page(token=token, size=ROWS_A_PAGE, counted=counted)
-        following = f"{request.build_absolute_uri()}?{BY_NUMBER}=2" if number > ROWS_A_PAGE else None
-        return envelope(counts.Count.of(number), following, None, rows)
+        """Return a page. The first one of all rows, or of a search, is what nearly everybody asks for."""
+        given, token = request.query_params, cast(Token, request.auth)
+        if not given:
+            counted = counts.COUNTED_ROWS + 1
+            number, rows = read_first_page(token=token, size=ROWS_A_PAGE, counted=counted)
+            return self._first_page(counts.Count.of(number), rows)
+        if given.keys() == {DescriptionSearchFilter.search_param}:
+            words = DescriptionSearchFilter().get_search_terms(request)
+            found = search_first_page(token=token, words=words, size=ROWS_A_PAGE) if words else None
+            if found is not None:
+                return self._first_page(*found)
+        return super().list(request, *args, **kwargs)
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Return a transaction, or 304 where the client has it already."""
@@ -320,6 +326,12 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
             return HttpResponse(headers=headers, content_type=content_type)
         blocks = Export(cast(User, request.user), rows, renderer)
         return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
+
+    def _first_page(self, count: counts.Count, rows: Any) -> Response:
+        following = None
+        if count.rows > ROWS_A_PAGE:
+            following = replace_query_param(self.request.build_absolute_uri(), BY_NUMBER, 2)
+        return envelope(count, following, None, rows)
 
     def _record(self, request: Request) -> Response:
         row = record(token=cast(Token, request.auth), **check_transaction(request.data))

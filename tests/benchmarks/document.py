@@ -40,8 +40,8 @@ READING = """\
 - The peers are written as their own documentation writes them: django-ninja with five synchronous workers, FastAPI with
   SQLAlchemy with synchronous sessions in threads. Neither is the cheapest form that somebody could find.
 - A search here looks at the newest 2,000 rows in the order of the list, and decides by what it finds there how to go on
-  (`docs/decisions/0046`). That bounds what it costs in a ledger of any length, see *Growth*. Among a thousand rows, as
-  here, it is dearer than to read all of them, as the peers do, whose cost grows with each row.
+  (`docs/decisions/0046`). That bounds what it costs in a ledger of any length, see *Growth*; the others read all rows
+  of the account, a thousand here, and cost more with each row.
 - A login is a password hash, with the same parameters everywhere but in the baseline, and little else.
 """
 

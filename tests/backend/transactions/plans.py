@@ -9,6 +9,17 @@ from rest_framework.test import APIClient
 from accounts.models import User
 
 
+def register(number: int) -> None:
+    """Make so many accounts, whose names are numbers."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO accounts_user (username, password, email, first_name, last_name, is_superuser, is_staff,"
+            " is_active, date_joined)"
+            " SELECT n, '', '', '', '', false, false, true, now() FROM generate_series(1, %s) AS n",
+            [number],
+        )
+
+
 def fill(owners: list[User], rows: int, description: str = "x") -> None:
     """Give each of the owners that many rows, n minutes old for n from 1, and let PostgreSQL look at the table.
 
@@ -44,6 +55,17 @@ def explain(statement: str) -> dict[str, Any]:
         [node] = node["Plans"]
     assert node["Relation Name"] == "transactions_transaction"
     return node
+
+
+def nodes_of(statement: str) -> list[dict[str, Any]]:
+    """Run a statement as it was sent and return all nodes of its plan."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        [found] = cursor.fetchone()[0]
+    nodes = [found["Plan"]]
+    for node in nodes:  # which grows meanwhile
+        nodes += node.get("Plans", [])
+    return nodes
 
 
 def plan_of(statement: str, **given_values: Any) -> str:

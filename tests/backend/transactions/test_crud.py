@@ -227,7 +227,8 @@ def test_path_takes_its_methods_only(as_alice: APIClient, coffee: Transaction) -
         ("get", "", None, 1),  # the session, the count and the page together
         ("get", "?page=2", None, 3),  # the account, the count, the page
         ("get", "?limit=20&offset=5", None, 3),
-        ("get", "?search=coffee", None, 3),
+        ("get", "?search=coffee", None, 1),
+        ("get", "?page=1&search=coffee", None, 3),
         ("get", "?cursor=", None, 2),  # the account and the page
         ("get", "?cursor=&search=coffee", None, 3),
         ("post", "", {"amount": "1", "description": "Salary"}, 1),  # the session and the row together

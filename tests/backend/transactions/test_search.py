@@ -1,21 +1,28 @@
 """Searching a long ledger: what is found, what it costs, and that both hold for common and for rare words."""
 
+import json
+from collections import Counter
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from django.db import connection
-from hypothesis import HealthCheck, given, settings
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts.models import User
-from tests.backend.transactions.plans import fill, plans_of, rows_read
+from tests.backend.tokens import new_session
+from tests.backend.transactions.plans import fill, nodes_of, plans_of, register, rows_read
 from transactions import counts, search
 from transactions.filters import DescriptionSearchFilter
 from transactions.models import Transaction
+from transactions.serializers import TransactionSerializer
+from transactions.statements import look_statement, search_first_page
 
 LIST = "/api/transactions/"
 ORDERINGS = ["timestamp", "-timestamp", "amount", "-amount"]
@@ -78,6 +85,52 @@ def test_each_word_is_searched_the_way_that_is_cheap_for_it(
                 assert plan["Index Name"] == index
                 assert rows_read(plan) <= LOOKED_AT * (search.FARTHER if word == "ent" else 1) + 1
         assert any(plan["Node Type"] == "Bitmap Heap Scan" for plan in plans) == (word in ("zanzibar", "xylophone"))
+
+
+def test_first_page_of_a_search_is_read_the_way_that_is_cheap_for_its_words(as_alice: APIClient, ledgers: None) -> None:
+    for word, found, by_index in (("coffee", 10, 0), ("zanzibar", 3, 2), ("xylophone", 0, 1)):
+        with CaptureQueriesContext(connection) as captured:
+            body = get(as_alice, f"{LIST}?search={word}")
+
+        assert len(body["results"]) == found
+        assert len(captured) == (2 if by_index else 1)
+        nodes = [node for query in captured for node in nodes_of(query["sql"]) if node["Actual Loops"]]
+        assert [node.get("Index Name") for node in nodes].count("transaction_search") == by_index
+        read: Counter[str] = Counter()
+        for node in nodes:
+            if node.get("Relation Name") == "transactions_transaction":
+                read[node.get("Index Name") or node["Plans"][0]["Index Name"]] += rows_read(node) * node["Actual Loops"]
+        assert +read == +Counter(
+            transaction_newest_first=LOOKED_AT + 1,
+            transactions_transaction_pkey=10 if word == "coffee" else 0,
+            transaction_search=0 if word == "coffee" else 2 * found,
+        )
+
+
+def test_plan_for_any_account_reads_a_long_ledger_in_its_order(alice: User) -> None:
+    """It is made from what an account has on average, which is little: then to sort all of it looks cheaper."""
+    statement = look_statement(size=10, looked_at=LOOKED_AT + 1, words=1) % {
+        "session": "$1::uuid",
+        "account": "$2::bigint",
+        "now": "$3::timestamptz",
+        "noted_before": "$4::timestamptz",
+        "pattern_0": "$5",
+    }
+    register(400)
+    with connection.cursor() as cursor:
+        # What other tests have left to be removed would make the table look larger.
+        cursor.execute("TRUNCATE transactions_transaction")
+        cursor.execute(f"PREPARE look AS {statement}")
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    fill(list(User.objects.exclude(pk=alice.pk)), LOOKED_AT // 3)
+    fill([alice], ROWS)
+
+    session = new_session(alice)["sid"]
+    nodes = nodes_of(f"EXECUTE look ('{session}', {alice.pk}, now(), now(), '%%coffee%%')")
+
+    [look] = [node for node in nodes if node.get("Alias") == "transactions_transaction_1"]  # of two
+    assert look["Index Name"] == "transaction_newest_first"
+    assert rows_read(look) == LOOKED_AT + 1
 
 
 def test_count_of_a_common_word_is_of_what_was_looked_at_and_of_a_rare_one_exact(
@@ -181,6 +234,35 @@ def test_search_finds_on_every_way_what_a_plain_filter_finds(
         assert {row.description for row in plain} == {
             text for text in descriptions if all(word.lower() in text.lower() for word in words)
         }
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(drawn=ledgers_and_words(), reach=st.sampled_from([1, 3, 30, 100]), farther=st.sampled_from([2, 21]))
+@example(drawn=(["a%c", "a_c", "a\\c", "abc"], ["a%c"]), reach=100, farther=2)
+@example(drawn=(["a%c", "a_c", "a\\c", "abc"], ["a_c"]), reach=3, farther=2)
+@example(drawn=(["a%c", "a_c", "a\\c", "abc"], ["a\\c"]), reach=3, farther=2)
+def test_first_page_by_statement_is_that_of_the_orm(
+    alice: User, bob: User, drawn: tuple[list[str], list[str]], reach: int, farther: int
+) -> None:
+    descriptions, words = drawn
+    Transaction.objects.all().delete()
+    for owner in (bob, alice, bob):
+        Transaction.objects.bulk_create(
+            Transaction(user=owner, amount=n % 3, description=text) for n, text in enumerate(descriptions * 8)
+        )
+    sought = search.Search(Transaction.objects.filter(user=alice), words=words, owner=alice.pk)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counts, "COUNTED_ROWS", reach)
+        patch.setattr(search, "FARTHER", farther)
+        page = search_first_page(token=new_session(alice).access_token, words=words, size=10)
+        with CaptureQueriesContext(connection) as captured:
+            found = sought.find(sought.rows)
+        looked_once = len(captured) == 1
+        assert (page is not None) == looked_once
+        if page is not None:
+            assert page[0] == found.counted()
+            assert page[1] == json.loads(JSONRenderer().render(TransactionSerializer(found.rows[:10], many=True).data))
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
