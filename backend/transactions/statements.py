@@ -189,15 +189,15 @@ def rare_statement(*, size: int, counted: int, words: int) -> str:
 
     Where there is none, nothing is counted: 18 buffers, and 0.048 ms.
     """
-    holds = " AND ".join(
+    found = "user_id = %(account)s AND " + " AND ".join(
         f"transaction_search_vector(user_id, description) @@ transaction_search_query(%(account)s, %(word_{n})s)"
         f" AND UPPER(description::text) LIKE UPPER(%(pattern_{n})s)"
         for n in range(words)
     )
     return f"""
         SELECT {COLUMNS}, (
-            SELECT count(*) FROM (SELECT FROM transactions_transaction WHERE {holds} LIMIT {counted:d}) AS counted
-        ) FROM transactions_transaction WHERE {holds} ORDER BY timestamp DESC, id DESC LIMIT {size:d}
+            SELECT count(*) FROM (SELECT FROM transactions_transaction WHERE {found} LIMIT {counted:d}) AS counted
+        ) FROM transactions_transaction WHERE {found} ORDER BY timestamp DESC, id DESC LIMIT {size:d}
     """  # noqa: S608 # columns, whole numbers, and names of values
 
 
