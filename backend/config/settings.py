@@ -113,7 +113,7 @@ DATABASES = {
                 " -c idle_in_transaction_session_timeout=15000"
             ),
             # Statements are prepared where the code says so, never because they come often: a plan that is made
-            # without the values would be a poor one for a filter or a search.
+            # without the values would be a poor one for a filter, or for a search by its index.
             "prepare_threshold": 2**31 - 1 if env.POSTGRES_PREPARED_STATEMENTS_ENABLED else None,
             **env.database.options,
         },

@@ -58,7 +58,7 @@ class LookedAt(NamedTuple):
     found: int
     """How many hold the words and are within the bounds."""
     held: int = 0
-    """How many hold the words."""
+    """How many hold the words, within the bounds or not; only ``Search.find`` asks."""
     edge: Any = None
     hits: Sequence[int] = ()
     """The ids of those that were found, where the look was the second one."""

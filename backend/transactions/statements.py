@@ -1,10 +1,12 @@
 """What most requests are, each one prepared statement: read one, read the first page, search, record one.
 
-Each also finds out whether the session of who asks is live, and raises ``AuthenticationFailed`` where it is not.
+Each also finds out whether the session of who asks is live, and raises ``AuthenticationFailed`` where it is not. Only a
+search for what is rare has a second one, which comes after that and is not prepared.
+
 Everything else goes through the ORM, which builds its SQL anew for every request: that, and a ModelSerializer, took two
 thirds of the time of these (docs/decisions/0048). Rows come as they go out: names, order and format are those of
-``TransactionSerializer``. tests/backend/transactions/test_statements.py compares them with it and the ORM, on random
-data, and looks at the plans.
+``TransactionSerializer``. tests/backend/transactions/test_statements.py and test_search.py compare them with it and the
+ORM, on random data, and look at the plans.
 
 The plans below are what EXPLAIN (ANALYZE, BUFFERS) says, shortened, where the account has 3 million rows among 6.1
 million, with 20,000 sessions and accounts, everything in memory. Each begins with who asks, which is ``asking``:
@@ -231,17 +233,18 @@ def search_first_page(*, token: Token, words: Sequence[str], size: int) -> tuple
     number = counts.COUNTED_ROWS
     statement = look_statement(size=size, looked_at=number + 1, words=len(words))
     rows = fetch_as(token, statement, **values)
-    looked_at = LookedAt(are_all=rows[0][-2] <= number, found=rows[0][-1])
+    *_, seen, found = rows[0]
+    looked_at = LookedAt(are_all=seen <= number, found=found)
     if looked_at.calls_for_more(indexed=is_indexed(words)):
         return None
     if looked_at.suffices():
-        return looked_at.counted(), [_row(values[1:]).data for values in rows if values[1] is not None]
+        return looked_at.counted(), [_row(row[1:]).data for row in rows if row[1] is not None]
     values |= {f"word_{n}": word for n, word in enumerate(words)}
     with connection.cursor() as cursor:
         statement = rare_statement(size=size, counted=number + 1, words=len(words))
         cursor.execute(statement, {**values, "account": token["user_id"]})
         rows = cursor.fetchall()
-    return Count.of(rows[0][-1] if rows else 0), [_row(values).data for values in rows]
+    return Count.of(rows[0][-1] if rows else 0), [_row(row).data for row in rows]
 
 
 def record(*, token: Token, amount: Decimal, description: str) -> Row:

@@ -228,7 +228,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_authenticators(self) -> list[BaseAuthentication]:
-        """Leave it to the hot statements to look at the session, where one of them is all that will be executed."""
+        """Leave it to the hot statements to look at the session, where one of them comes first."""
         action = self.action_map.get(str(self.request.method).lower()) if self.request else None
         return [SessionAuthentication(later=True)] if action in BY_STATEMENT else super().get_authenticators()
 
@@ -328,6 +328,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         return StreamingHttpResponse(blocks, headers=headers, content_type=content_type)
 
     def _first_page(self, count: counts.Count, rows: Any) -> Response:
+        # Where the count is not exact there is a second page all the same: a search ends with fewer only if it has all.
         following = None
         if count.rows > ROWS_A_PAGE:
             following = replace_query_param(self.request.build_absolute_uri(), BY_NUMBER, 2)
