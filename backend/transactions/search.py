@@ -73,7 +73,8 @@ class LookedAt(NamedTuple):
 
     def counted(self) -> Count:
         """Return how many were found; where these are not all rows there may be more."""
-        return Count(min(self.found, counts.COUNTED_ROWS), is_exact=self.are_all and self.found <= counts.COUNTED_ROWS)
+        count = Count.of(self.found)
+        return count if self.are_all else count._replace(is_exact=False)
 
 
 class Bound(NamedTuple):

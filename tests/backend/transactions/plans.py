@@ -45,12 +45,18 @@ def plans_of(client: APIClient, url: str) -> tuple[Any, list[dict[str, Any]]]:
     return answer.json(), [explain(statement) for statement in statements]
 
 
+def analyze(statement: str) -> dict[str, Any]:
+    """Run a statement as it was sent and return the uppermost node of its plan."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        [found] = cursor.fetchone()[0]
+    plan: dict[str, Any] = found["Plan"]
+    return plan
+
+
 def explain(statement: str) -> dict[str, Any]:
     """Run a statement and return the node of its plan that reads the ledger, with what is below it."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")  # Django's own SQL, as it was sent
-        [found] = cursor.fetchone()[0]
-    node: dict[str, Any] = found["Plan"]
+    node = analyze(statement)
     while "Relation Name" not in node:
         [node] = node["Plans"]
     assert node["Relation Name"] == "transactions_transaction"
@@ -58,11 +64,8 @@ def explain(statement: str) -> dict[str, Any]:
 
 
 def nodes_of(statement: str) -> list[dict[str, Any]]:
-    """Run a statement as it was sent and return all nodes of its plan."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
-        [found] = cursor.fetchone()[0]
-    nodes = [found["Plan"]]
+    """Run a statement and return all nodes of its plan."""
+    nodes = [analyze(statement)]
     for node in nodes:  # which grows meanwhile
         nodes += node.get("Plans", [])
     return nodes
