@@ -16,7 +16,7 @@ from rest_framework_simplejwt.utils import datetime_from_epoch
 
 from accounts.models import Session, SessionQuerySet, User
 from accounts.tokens import SESSION_CLAIM, AnySessionToken, SessionRefreshToken
-from config.clients import client_address
+from config.clients import client_address, header
 from config.postgresql import prepared_cursor
 from config.upkeep import delete_in_batches
 
@@ -125,7 +125,7 @@ def open_session(*, user: User, request: Request | HttpRequest) -> dict[str, Any
         "session": session.pk,
         "session_ends_at": session.expires_at,
         "client_address": client_address(request),
-        "user_agent": request.headers.get("User-Agent", "")[:200].replace("\0", ""),
+        "user_agent": (header(request, "User-Agent") or "")[:200].replace("\0", ""),
         "token": token["jti"],
         "token_ends_at": datetime_from_epoch(token["exp"]),
         "now": now,

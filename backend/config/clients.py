@@ -1,9 +1,9 @@
-"""Who is at the other end of a request."""
+"""Who is at the other end of a request, and what it has sent with it."""
 
 from ipaddress import ip_address
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpHeaders, HttpRequest
 from rest_framework.request import Request
 
 
@@ -16,3 +16,12 @@ def client_address(request: Request | HttpRequest) -> str | None:
         return str(ip_address(request.META.get(name, "").partition("%")[0]))
     except ValueError:
         return None
+
+
+def header(request: Request | HttpRequest, name: str) -> str | None:
+    """Return one header, None where there is none.
+
+    ``request.headers`` would make a mapping of all of them first, a fiftieth of what a request costs.
+    """
+    value: str | None = request.META.get(HttpHeaders.to_wsgi_name(name))
+    return value

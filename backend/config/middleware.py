@@ -14,6 +14,7 @@ from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import APIException
 
+from config.clients import header
 from config.errors import (
     DATABASE_ERRORS,
     RETRY_AFTER_SECONDS,
@@ -39,8 +40,8 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer the request under its id."""
-        given = request.headers.get("X-Request-ID", "") if settings.BEHIND_PROXY else ""
-        value = given if re.fullmatch(r"[0-9a-f]{32}", given) else uuid4().hex
+        given = header(request, "X-Request-ID") if settings.BEHIND_PROXY else None
+        value = given if given and re.fullmatch(r"[0-9a-f]{32}", given) else uuid4().hex
         token = request_id.set(value)
         try:
             response = self.get_response(request)
@@ -59,7 +60,8 @@ class ContentSecurityPolicyMiddleware(CSPMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         """Add the header."""
-        if settings.DEBUG or any(name.startswith("_csp") for name in (*vars(request), *vars(response))):
+        # One look for the names that all marks of django-csp begin with, in place of one for each of some forty.
+        if settings.DEBUG or "\0_csp" in "\0".join(("", *vars(request), *vars(response))):
             return super().process_response(request, response)
         response.setdefault(HEADER, self.policy)
         return response

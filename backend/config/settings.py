@@ -260,6 +260,7 @@ REST_FRAMEWORK = {
     # JSON and nothing else: the browsable pages would list user names in their forms.
     "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.Negotiation",
     "DEFAULT_SCHEMA_CLASS": "config.openapi.OperationSchema",
     # The framework's own answers OPTIONS with docstrings and with fields that are not those of the operation.
     "DEFAULT_METADATA_CLASS": "config.metadata.MediaTypes",

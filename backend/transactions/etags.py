@@ -6,6 +6,7 @@ from http import HTTPStatus
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
 
+from config.clients import header
 from transactions.models import Transaction
 from transactions.statements import Row
 
@@ -53,10 +54,10 @@ def is_unchanged(request: Request, row: Row) -> bool:
     return "*" in tags or etag_of(row) in (tag.removeprefix("W/") for tag in tags)
 
 
-def _tags(request: Request, header: str) -> list[str] | None:
-    given = request.headers.get(header)
+def _tags(request: Request, name: str) -> list[str] | None:
+    given = header(request, name)
     if given is None:
         return None
     if not re.fullmatch(ACCEPTED, given):
-        raise ValidationError({header: ['Give * or entity tags in double quotes, separated by commas: "1-1".']})
+        raise ValidationError({name: ['Give * or entity tags in double quotes, separated by commas: "1-1".']})
     return re.findall(rf"\*|{TAG}", given) if given != "*" else ["*"]

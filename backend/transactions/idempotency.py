@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.models import User
+from config.clients import header
 from config.locks import try_lock
 from config.upkeep import delete_in_batches
 from transactions.models import IdempotencyRecord
@@ -47,7 +48,7 @@ class KeyReused(APIException):
 
 def key_of(request: Request) -> str | None:
     """Return the key of a request, or None; raise ``ValidationError`` (400) for one that is malformed."""
-    key: str | None = request.headers.get(HEADER)
+    key = header(request, HEADER)
     if key is not None and not re.fullmatch(KEY_PATTERN, key):
         raise ValidationError({HEADER: ["Give one key: 1 to 255 visible ASCII characters, without spaces and commas."]})
     return key
