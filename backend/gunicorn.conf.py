@@ -6,8 +6,9 @@ from http import HTTPStatus
 from uuid import uuid4
 
 from gunicorn import sock, util
+from gunicorn.http import wsgi
 
-from config import worker
+from config import response, worker
 from config.env import load
 
 env = load()
@@ -25,8 +26,10 @@ def write_json_error(client: socket.socket, status: int, reason: str, message: s
     util.write_nonblock(client, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))
 
 
-# Gunicorn's own is a page of HTML, and no setting changes it.
+# Gunicorn's own is a page of HTML; of this and the next two no setting says which.
 util.write_error = write_json_error
+util.http_date = response.http_date
+wsgi.Response = response.Response
 
 wsgi_app = "config.wsgi:application"
 bind = env.GUNICORN_BIND
@@ -50,6 +53,12 @@ keepalive = 75
 worker_tmp_dir = "/dev/shm"  # noqa: S108
 # On by default since 25.1; nothing here uses it, and it can stop the server.
 control_socket_disable = True
+
+# No header changes what Gunicorn makes of a request, whoever sends it: Django decides whom to believe
+# (SECURE_PROXY_SSL_HEADER). By default it believes this host, and compares every address with a list.
+forwarded_allow_ips = "*"
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 
 # nginx writes the access log; errors go to stderr.
 accesslog = None

@@ -176,6 +176,15 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             return False
         return bool(keeps)
 
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        # Gunicorn looks twice for what an application has left of a body, each time within a bound on the socket that
+        # it sets and takes back. Of a body whose length was given, and that was read, nothing is left.
+        body = conn.parser.mesg.body
+        if keepalive and not body.failed and getattr(body.reader, "length", None) == 0:
+            conn.parser.mesg = None
+            return True
+        return bool(super()._keepalive_after(conn, keepalive))
+
     def take(self, descriptor: int) -> bool:
         """Take a connection from the threads; return whether none of them was faster."""
         if self.kept.pop(descriptor, None) is None:
