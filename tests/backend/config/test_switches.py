@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.cache import close_caches
+from django.core.signals import request_finished, request_started
+from django.db import reset_queries
 
 from tests.backend.conftest import Ask
 
@@ -66,6 +69,11 @@ def test_static_files_are_served_without_nginx_and_left_to_it_otherwise(ask: Ask
     assert "immutable" in direct.headers["Cache-Control"]
     assert "Access-Control-Allow-Origin" not in direct.headers
     assert behind.status == HTTPStatus.NOT_FOUND
+
+
+def test_nothing_is_done_around_a_request_for_what_is_not_there() -> None:
+    assert not request_finished.disconnect(close_caches)
+    assert not request_started.disconnect(reset_queries)
 
 
 def test_debug_needs_to_be_asked_for_twice(ask: Ask, static_root: Path) -> None:
