@@ -113,6 +113,10 @@ SUMMARY = {
 }
 
 
+LOOKED_AT_LATER = SessionAuthentication(later=True)
+"""One for all requests: it keeps nothing of any."""
+
+
 @extend_schema_view(
     list=extend_schema(
         operation_id="list_transactions",
@@ -230,7 +234,7 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
     def get_authenticators(self) -> list[BaseAuthentication]:
         """Leave it to the hot statements to look at the session, where one of them comes first."""
         action = self.action_map.get(str(self.request.method).lower()) if self.request else None
-        return [SessionAuthentication(later=True)] if action in BY_STATEMENT else super().get_authenticators()
+        return [LOOKED_AT_LATER] if action in BY_STATEMENT else super().get_authenticators()
 
     def handle_exception(self, exc: Exception) -> Response:
         """Answer an error; that the session is over comes before whatever else is wrong."""
@@ -331,7 +335,11 @@ class TransactionViewSet(JsonErrors, ModelViewSet[Transaction]):
         # Where the count is not exact there is a second page all the same: a search ends with fewer only if it has all.
         following = None
         if count.rows > ROWS_A_PAGE:
-            following = replace_query_param(self.request.build_absolute_uri(), BY_NUMBER, 2)
+            # The same for both, but without parameters there are none to be read and sorted.
+            if self.request.query_params:
+                following = replace_query_param(self.request.build_absolute_uri(), BY_NUMBER, 2)
+            else:
+                following = f"{self.request.build_absolute_uri(self.request.path)}?{BY_NUMBER}=2"
         return envelope(count, following, None, rows)
 
     def _record(self, request: Request) -> Response:

@@ -95,7 +95,19 @@ def test_list_links_keep_the_search(as_alice: APIClient, alice: User) -> None:
     assert len(as_alice.get(link).json()["results"]) == 2
 
 
-def test_list_links_have_the_scheme_and_host_that_nginx_saw(as_alice: APIClient, thirty: list[Transaction]) -> None:
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "?page=2"),
+        ("?", "?page=2"),
+        ("?search=1", "?page=2&search=1"),
+        ("?page=1", "?page=2"),
+        ("?limit=5", "?limit=5&offset=5"),
+    ],
+)
+def test_list_links_have_the_scheme_and_host_that_nginx_saw(
+    as_alice: APIClient, thirty: list[Transaction], query: str, expected: str
+) -> None:
     headers = {
         "Host": "testserver",
         "X-Forwarded-Proto": "https",
@@ -103,9 +115,9 @@ def test_list_links_have_the_scheme_and_host_that_nginx_saw(as_alice: APIClient,
         "X-Forwarded-Port": "1",
     }
 
-    body = as_alice.get(f"{LIST}?limit=5", headers=headers).json()
+    body = as_alice.get(f"{LIST}{query}", headers=headers).json()
 
-    assert body["next"] == "https://testserver/api/transactions/?limit=5&offset=5"
+    assert body["next"] == f"https://testserver/api/transactions/{expected}"
 
 
 @pytest.mark.parametrize(
