@@ -714,6 +714,7 @@ def test_client_headers_about_the_client_are_overwritten() -> None:
         "X-Forwarded-For": "$remote_addr",
         "X-Forwarded-Proto": "$client_scheme",
         "X-Request-ID": "$request_id",
+        "Accept-Encoding": "",
         "Connection": "",
         **dict.fromkeys(
             ["Forwarded", "Proxy", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Protocol", "X-Forwarded-Ssl"],
