@@ -54,8 +54,9 @@ worker_tmp_dir = "/dev/shm"  # noqa: S108
 # On by default since 25.1; nothing here uses it, and it can stop the server.
 control_socket_disable = True
 
-# No header changes what Gunicorn makes of a request, whoever sends it: Django decides whom to believe
-# (SECURE_PROXY_SSL_HEADER). By default it believes this host, and compares every address with a list.
+# Gunicorn takes scheme and path of a request from no header: Django decides whom to believe (SECURE_PROXY_SSL_HEADER).
+# By default it takes them from this host's own. `*` spares the comparison of each address, and is safe only because the
+# other two name nothing: with either of them, or with http2_cleartext, it would trust everybody.
 forwarded_allow_ips = "*"
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}

@@ -32,6 +32,7 @@ class Response(wsgi.Response):  # type: ignore[misc] # gunicorn has no types
     """
 
     sock: Any
+    headers_sent: bool
 
     def write(self, arg: bytes) -> None:
         """Send what comes next of the body, after the head where that was not sent yet."""
@@ -42,6 +43,9 @@ class Response(wsgi.Response):  # type: ignore[misc] # gunicorn has no types
         self.sock = held
         try:
             super().write(arg)
+        except BaseException:
+            self.headers_sent = False  # an answer that says so can still be sent
+            raise
         finally:
             self.sock = sock
         sock.sendall(b"".join(held))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from django.http import Http404
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
@@ -33,6 +33,7 @@ def chosen(
     return type(renderer), media_type
 
 
+@settings(deadline=None)
 @given(
     offered=st.lists(st.sampled_from(RENDERERS), min_size=1, unique=True),
     accept=st.none()

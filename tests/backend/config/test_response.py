@@ -2,15 +2,17 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http import RequestParser, wsgi
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.response import Response
+from tests.backend.conftest import Python
 
 # What gunicorn.conf.py has replaced, should it have been read by this process.
 ITS_OWN = wsgi.Response if wsgi.Response is not Response else Response.__base__
@@ -25,20 +27,26 @@ def one_second() -> Iterator[None]:
         yield
 
 
-def sent(
-    kind: type, method: str, version: str, length: int | None, pieces: list[bytes], *, apart: bool = False
-) -> list[bytes]:
-    """Return what goes over a socket; ``apart``: over one that keeps apart what was sent one by one."""
+def begin(kind: type, sock: socket.socket, method: str, version: str, length: int | None) -> Any:
+    """Return a response to a request that has arrived on ``sock``."""
     configuration = Config()
     head = f"{method} / HTTP/{version}\r\nHost: x\r\n\r\n".encode()
     request = next(RequestParser(configuration, iter([head]), ("127.0.0.1", 1)))
     headers = [("Content-Type", "text/plain")]
     if length is not None:
         headers.append(("Content-Length", str(length)))
+    response = kind(request, sock, configuration)
+    response.start_response("200 OK", headers)
+    return response
+
+
+def sent(
+    kind: type, method: str, version: str, length: int | None, pieces: list[bytes], *, apart: bool = False
+) -> list[bytes]:
+    """Return what goes over a socket; ``apart``: over one that keeps apart what was sent one by one."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET if apart else socket.SOCK_STREAM)
     with ours, theirs:
-        response = kind(request, ours, configuration)
-        response.start_response("200 OK", headers)
+        response = begin(kind, ours, method, version, length)
         for piece in pieces:
             response.write(piece)
         response.close()
@@ -46,6 +54,7 @@ def sent(
         return list(iter(lambda: theirs.recv(2 * LONGEST), b""))
 
 
+@settings(deadline=None)
 @given(
     method=st.sampled_from(["GET", "HEAD", "POST"]),
     version=st.sampled_from(["1.0", "1.1"]),
@@ -86,5 +95,34 @@ def test_head_and_first_piece_are_one(length: int | None, pieces: list[bytes], e
 
 
 def test_nothing_is_sent_of_an_answer_that_is_no_bytes() -> None:
-    with pytest.raises(TypeError):
-        sent(Response, "GET", "1.1", 3, ["abc"])  # type: ignore[list-item]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        response = begin(Response, ours, "GET", "1.1", 3)
+
+        with pytest.raises(TypeError):
+            response.write("abc")
+
+        assert not response.headers_sent, "the worker answers 500 only where nothing was sent"
+        ours.shutdown(socket.SHUT_WR)
+        assert theirs.recv(1) == b""
+
+
+def test_the_configuration_puts_it_in_the_place_of_gunicorns_own(python: Python) -> None:
+    code = """
+import runpy
+from gunicorn import util
+from gunicorn.config import Config
+from gunicorn.http import RequestParser
+from gunicorn.workers.gthread import wsgi
+from config import response
+
+runpy.run_path("gunicorn.conf.py")
+address = ("127.0.0.1", 1)
+request = next(RequestParser(Config(), iter([b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"]), address))
+made, _ = wsgi.create(request, None, address, address, Config())
+print(type(made) is response.Response, util.http_date is response.http_date)
+"""
+
+    done = python("-c", code)
+
+    assert done.stdout == "True True\n", done.stderr
