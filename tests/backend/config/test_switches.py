@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.core.cache import close_caches
-from django.core.signals import request_finished, request_started
-from django.db import reset_queries
 
-from tests.backend.conftest import Ask
+from tests.backend.conftest import Ask, Python
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -71,9 +68,18 @@ def test_static_files_are_served_without_nginx_and_left_to_it_otherwise(ask: Ask
     assert behind.status == HTTPStatus.NOT_FOUND
 
 
-def test_nothing_is_done_around_a_request_for_what_is_not_there() -> None:
-    assert not request_finished.disconnect(close_caches)
-    assert not request_started.disconnect(reset_queries)
+@pytest.mark.parametrize(("debug", "expected"), [("false", "False False"), ("true", "False True")])
+def test_nothing_is_done_around_a_request_for_what_is_not_there(manage: Python, debug: str, expected: str) -> None:
+    """In a process of its own: whoever counts queries connects the receiver again."""
+    code = (
+        "from django.core import cache, signals; from django import db;"
+        " print(signals.request_finished.disconnect(cache.close_caches),"
+        " signals.request_started.disconnect(db.reset_queries))"
+    )
+
+    done = manage("shell", "--no-imports", "-c", code, DJANGO_DEBUG=debug, DJANGO_ENVIRONMENT="development")
+
+    assert done.stdout.strip() == expected, done.stderr
 
 
 def test_debug_needs_to_be_asked_for_twice(ask: Ask, static_root: Path) -> None:
