@@ -33,7 +33,7 @@ READING = """\
 ### How to read it
 
 - All variants run on this host's own Python, without containers and without upkeep: what Docker's network, a limit of
-  memory or the image's newer Python change is not in these figures.
+  memory or the image's newer Python change is not in these figures; `docs/decisions/0040` has what the last one does.
 - A token that this stack has verified it remembers, 4,096 in each process. The 100 tokens of the load were all
   remembered, which saves some 200 us a request (`docs/decisions/0048`); whether its session is live is looked at each
   time. The others verify each token each time, as their documentation has it.
