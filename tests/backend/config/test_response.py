@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 from gunicorn import util
 from gunicorn.config import Config
-from gunicorn.http import RequestParser, wsgi
+from gunicorn.http import RequestParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.response import Response
 from tests.backend.conftest import Python
 
-# What gunicorn.conf.py has replaced, should it have been read by this process.
-ITS_OWN = wsgi.Response if wsgi.Response is not Response else Response.__base__
+(ITS_OWN,) = Response.__bases__
 LONGEST = 50_000
 
 

@@ -495,7 +495,7 @@ def test_every_answer_has_the_time_of_its_second(server: Server) -> None:
         "X-Forwarded-Protocol: ssl\r\nX-Forwarded-Proto: http",
     ],
 )
-def test_no_header_changes_what_the_server_makes_of_a_request(server: Server, headers: str) -> None:
+def test_the_server_takes_neither_scheme_nor_path_from_a_header(server: Server, headers: str) -> None:
     """This host's own word is believed by Gunicorn unless it is told not to."""
     status, _, _ = raw(server[0], f"GET /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode())
 
