@@ -130,6 +130,14 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         self.requests = select.epoll()
         super().init_process()
 
+    def init_signals(self) -> None:
+        """Listen to signals, and end at once if the server was told to before."""
+        super().init_signals()
+        # Between fork and here a signal went to what the arbiter has for it, in a copy that nobody reads: a worker that
+        # was told to end would serve until it is killed, when the grace period is over.
+        if _server_ends[0]:
+            self.alive = False
+
     def get_thread_pool(self) -> ThreadPoolExecutor:
         """Return whom Gunicorn's own worker hands requests to: here, the thread of ``/healthz``."""
         return ThreadPoolExecutor(1, "health")

@@ -199,6 +199,37 @@ def test_server_stops_at_once_when_it_is_told_to(configuration: dict[str, str]) 
         process.stderr.read()
 
 
+def test_a_worker_that_is_told_to_end_before_it_listens_to_signals_ends_at_once(
+    configuration: dict[str, str], tmp_path: Path
+) -> None:
+    late = tmp_path / "late.conf.py"
+    late.write_text(
+        "import time\nfrom pathlib import Path\n"
+        f"exec(Path({str(BACKEND / 'gunicorn.conf.py')!r}).read_text())\n"
+        "def post_fork(server, worker):\n    time.sleep(2)\n"
+    )
+    variables = {"GUNICORN_BIND": f"127.0.0.1:{free_port()}", "WEB_CONCURRENCY": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "config.serve", "--config", late],
+        cwd=BACKEND,
+        env={**configuration, **variables},
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"Booting worker" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+        assert 1 < time.monotonic() - told < 10
+        process.stderr.read()
+
+
 def test_server_that_is_told_to_stop_answers_once_more_on_a_connection_and_ends_those_on_which_nothing_comes(
     two_workers: tuple[int, "subprocess.Popen[bytes]", list[int]],
 ) -> None:
