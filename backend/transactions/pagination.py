@@ -8,6 +8,7 @@ end at ``COUNTED_ROWS``; the last page leads on to the cursor, which reaches eve
 import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
@@ -25,7 +26,7 @@ from transactions import counts
 from transactions.counts import COUNTED_ROWS, Count, count_rows
 from transactions.models import TransactionQuerySet
 from transactions.order import behind, ordering_of, sort
-from transactions.search import ENOUGH, Found
+from transactions.search import ENOUGH, Found, GoneError
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
@@ -118,19 +119,19 @@ class CountedPages:
         else:
             self.size = ROWS_A_PAGE
             before = (int(given.get(BY_NUMBER, 1)) - 1) * ROWS_A_PAGE
-        rows, _, stopped_at = self._look(queryset, before)
+        found = self._look(queryset, before)
         if before and before + self.size > self.reach and not self.count.is_exact:
             raise self._too_far()
         if before and before >= self.count.rows and not self.by_offset:
             raise NotFound("Invalid page.")
-        page = list(rows[before : before + self.size]) if before < self.count.rows else []
+        page, more = found.read(before, self.size) if before < self.count.rows else ([], False)
         self.url = request.build_absolute_uri()
         self.next = self.previous = None
         following = before + self.size
         if following + (0 if self.count.is_exact else self.size - 1) < self.reach:
             self.next = self._link(following)
         elif not self.count.is_exact:
-            last = page[-1] if page and (len(page) == self.size or stopped_at is None) else stopped_at
+            last = page[-1] if page and (more or found.stopped_at is None) else found.stopped_at
             self.next = None if last is None else self._link_behind(last, ordering_of(queryset))
         if before:
             self.previous = self._link(before - self.size)
@@ -221,12 +222,8 @@ class CursorPages:
         if are_few:
             rows = sort(rows)
         found = Found(rows) if search is None else search.find(rows)
-        # One more than is shown tells whether there is another page.
-        page = list(found.rows[: size + 1])
-        last = page[size - 1] if len(page) > size else found.stopped_at
-        if last is None and page and found.known and not found.known.is_exact:
-            last = page[-1]  # rows have gone meanwhile
-        page = page[:size]
+        page, more = found.read(0, size)
+        last = page[-1] if more else found.stopped_at
         onward = None if last is None else self._link(last, backwards=backwards)
         back = None if cursor is None else self._link(page[0] if page else cursor, backwards=not backwards)
         self.next, self.previous = (back, onward) if backwards else (onward, back)
@@ -276,7 +273,9 @@ class TransactionPagination(BasePagination):
         for name, least in ((BY_NUMBER, 1), ("limit", 1), ("offset", 0)):
             self._check(name, given.get(name), least)
         self.chosen = CursorPages() if by_cursor else CountedPages()
-        return self.chosen.paginate_queryset(cast(TransactionQuerySet, queryset), request)
+        while True:  # each time round, the account has fewer rows
+            with suppress(GoneError):
+                return self.chosen.paginate_queryset(cast(TransactionQuerySet, queryset), request)
 
     @staticmethod
     def _check(name: str, value: str | None, least: int) -> None:

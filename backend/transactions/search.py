@@ -38,11 +38,16 @@ def is_indexed(words: Sequence[str]) -> bool:
     return any(len(word) >= INDEXED_LETTERS for word in words)
 
 
+class GoneError(Exception):
+    """Rows that were met are no longer there: what was found is to be looked for again."""
+
+
 class Found(NamedTuple):
-    """The rows that a search found, in their order: all, or the first of them."""
+    """What a search found: all rows of ``rows``, or those of them whose ids are ``hits``, in the same order."""
 
     rows: QuerySet[Any]
     known: Count | None = None
+    hits: Sequence[int] | None = None
     stopped_at: Any = None
     """The row behind which nothing was looked for: short words, or rows within the bounds, are rare here."""
 
@@ -50,18 +55,33 @@ class Found(NamedTuple):
         """Count them; those from the index in any order, since it has none."""
         return self.known or count_rows(self.rows.order_by())
 
+    def read(self, start: int, size: int) -> tuple[list[Any], bool]:
+        """Return ``size`` rows from the ``start``-th on, and whether there are more behind them.
+
+        Raise ``GoneError`` where one of them is no longer there.
+        """
+        stop = start + size
+        if self.hits is None:
+            rows = list(self.rows[start : stop + 1])
+            return rows[:size], len(rows) > size
+        hits = self.hits[start:stop]
+        # By their ids: from a condition PostgreSQL could expect that reading the whole table is less.
+        rows = list(self.rows.filter(pk__in=hits))
+        if len(rows) < len(hits):
+            raise GoneError
+        return rows, len(self.hits) > stop
+
 
 class LookedAt(NamedTuple):
-    """The first rows of a list: whether they are all of it, what they hold, and the last one's sort key."""
+    """The first rows of a list: whether they are all of it, and what they hold."""
 
     are_all: bool
     found: int
     """How many hold the words and are within the bounds."""
     held: int = 0
     """How many hold the words, within the bounds or not; only ``Search.find`` asks."""
-    edge: Any = None
     hits: Sequence[int] = ()
-    """The ids of those that were found, where the look was the second one."""
+    """The ids of those that were found, in their order; only ``Search.find`` asks."""
 
     def suffices(self, enough: int = ENOUGH) -> bool:
         """Return whether nothing else need be looked at."""
@@ -144,7 +164,8 @@ class Search:
     def find(self, rows: QuerySet[Any], *, enough: int = ENOUGH) -> Found:
         """Return those of ``rows``, which may begin anywhere in the list, at a bounded cost: at least ``enough``.
 
-        Fewer only where there are no more, or where it stopped.
+        Fewer only where there are no more, or where it stopped. Raise ``GoneError`` where the list has become shorter
+        meanwhile.
         """
         indexed = is_indexed(self.words)
         number = counts.COUNTED_ROWS
@@ -154,33 +175,29 @@ class Search:
         if looked_at.calls_for_more(enough=enough, indexed=indexed):
             number *= FARTHER
             looked_at = self._look_at(rows, number)
-        if looked_at.are_all:
-            return Found(rows.filter(self._found), looked_at.counted())
+        met = Found(rows, looked_at.counted(), looked_at.hits)
         if looked_at.suffices(enough):
-            # The edge keeps PostgreSQL to the rows that were looked at, and thereby to the index of their order.
-            field = ordering_of(rows)
-            edge = {f"{field[1:]}__gte" if field.startswith("-") else f"{field}__lte": looked_at.edge}
-            return Found(rows.filter(self._found, **edge), looked_at.counted())
+            return met
         if indexed:
             return Found(self._by_index(rows))
         last = rows[number : number + 1].first()
-        if last is None:  # rows have gone meanwhile, and those that are left are few
-            return Found(rows.filter(self._found))
-        # By their ids: from a condition PostgreSQL could expect that reading the whole table is less.
-        return Found(rows.filter(pk__in=looked_at.hits), looked_at.counted(), stopped_at=last)
+        if last is None:
+            raise GoneError
+        return met._replace(stopped_at=last)
 
     def _look_at(self, rows: QuerySet[Any], number: int) -> LookedAt:
-        field = ordering_of(rows)
-        last = models.Min(field[1:]) if field.startswith("-") else models.Max(field)
         hits = {"hit": models.Case(models.When(self._found, then="pk"))}
         held = models.Count("hit")
         if self.words and self.across:
             hits["holds"] = models.Case(models.When(self._held, then="pk"))
             held = models.Count("holds")
-        is_second = number > counts.COUNTED_ROWS
-        ids = {"hits": ArrayAgg("hit", filter=Q(hit__isnull=False), default=[])} if is_second else {}
+        ordering = ordering_of(rows)
+        order = [ordering, "-pk" if ordering.startswith("-") else "pk"]
         looked_at = rows.annotate(**hits)[: number + 1].aggregate(
-            rows=models.Count("pk"), held=held, found=models.Count("hit"), edge=last, **ids
+            rows=models.Count("pk"),
+            held=held,
+            found=models.Count("hit"),
+            hits=ArrayAgg("hit", filter=Q(hit__isnull=False), order_by=order, default=[]),
         )
         looked_at["are_all"] = looked_at.pop("rows") <= number
         return LookedAt(**looked_at)

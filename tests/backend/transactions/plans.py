@@ -23,6 +23,7 @@ def register(number: int) -> None:
 def fill(owners: list[User], rows: int, description: str = "x") -> None:
     """Give each of the owners that many rows, n minutes old for n from 1, and let PostgreSQL look at the table.
 
+    Rows of different owners lie among each other, as where all of them record at the same time.
     ``description`` is an SQL expression of n, or a word.
     """
     text = description if "n" in description else f"'{description}'"
@@ -31,7 +32,7 @@ def fill(owners: list[User], rows: int, description: str = "x") -> None:
         cursor.execute(
             "INSERT INTO transactions_transaction (user_id, amount, description, timestamp)"  # noqa: S608 # our own words
             f" SELECT owner, n * 7919 %% 503, {text}, now() - n * interval '1 minute'"
-            " FROM generate_series(1, %s) AS n, unnest(%s) AS owner",
+            " FROM generate_series(1, %s) AS n, unnest(%s) AS owner ORDER BY n, owner",
             [rows, [owner.pk for owner in owners]],
         )
         cursor.execute("ANALYZE transactions_transaction")
