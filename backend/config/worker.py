@@ -131,10 +131,10 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         super().init_process()
 
     def init_signals(self) -> None:
-        """Listen to signals, and end at once if the server was told to before."""
+        """Listen to signals, and begin to end if the server was told to before."""
         super().init_signals()
-        # Between fork and here a signal went to what the arbiter has for it, in a copy that nobody reads: a worker that
-        # was told to end would serve until it is killed, when the grace period is over.
+        # From the fork to here, signals went into a copy of the arbiter's queue, which nobody reads: a worker that was
+        # told to end would serve until it is killed, when the grace period is over.
         if _server_ends[0]:
             self.alive = False
 

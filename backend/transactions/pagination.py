@@ -7,12 +7,13 @@ end at ``COUNTED_ROWS``; the last page leads on to the cursor, which reaches eve
 
 import re
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
+from django.db import connection, transaction
 from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.pagination import BasePagination
@@ -26,7 +27,7 @@ from transactions import counts
 from transactions.counts import COUNTED_ROWS, Count, count_rows
 from transactions.models import TransactionQuerySet
 from transactions.order import behind, ordering_of, sort
-from transactions.search import ENOUGH, Found, GoneError
+from transactions.search import ENOUGH, Found
 
 BY_CURSOR = "cursor"
 BY_OFFSET = ("limit", "offset")
@@ -35,6 +36,21 @@ LARGEST_LIMIT = 20
 LARGEST_ID = 2**63 - 1
 """What PostgreSQL can compare with a bigint."""
 TOO_SHORT = "Give a word of three letters or more: shorter ones are rare here. Or read all rows by cursor."
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Let statements see nothing that changes while they run one after the other.
+
+    Whoever has begun a transaction before has decided what it sees.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
 
 
 def envelope(count: Count | None, following: str | None, preceding: str | None, results: Any) -> Response:
@@ -273,9 +289,11 @@ class TransactionPagination(BasePagination):
         for name, least in ((BY_NUMBER, 1), ("limit", 1), ("offset", 0)):
             self._check(name, given.get(name), least)
         self.chosen = CursorPages() if by_cursor else CountedPages()
-        while True:  # each time round, the account has fewer rows
-            with suppress(GoneError):
-                return self.chosen.paginate_queryset(cast(TransactionQuerySet, queryset), request)
+        rows = cast(TransactionQuerySet, queryset)
+        if rows.search is None:
+            return self.chosen.paginate_queryset(rows, request)
+        with snapshot():
+            return self.chosen.paginate_queryset(rows, request)
 
     @staticmethod
     def _check(name: str, value: str | None, least: int) -> None:

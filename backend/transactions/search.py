@@ -38,10 +38,6 @@ def is_indexed(words: Sequence[str]) -> bool:
     return any(len(word) >= INDEXED_LETTERS for word in words)
 
 
-class GoneError(Exception):
-    """Rows that were met are no longer there: what was found is to be looked for again."""
-
-
 class Found(NamedTuple):
     """What a search found: all rows of ``rows``, or those of them whose ids are ``hits``, in the same order."""
 
@@ -56,20 +52,13 @@ class Found(NamedTuple):
         return self.known or count_rows(self.rows.order_by())
 
     def read(self, start: int, size: int) -> tuple[list[Any], bool]:
-        """Return ``size`` rows from the ``start``-th on, and whether there are more behind them.
-
-        Raise ``GoneError`` where one of them is no longer there.
-        """
+        """Return ``size`` rows from the ``start``-th on, and whether there are more behind them."""
         stop = start + size
         if self.hits is None:
             rows = list(self.rows[start : stop + 1])
             return rows[:size], len(rows) > size
-        hits = self.hits[start:stop]
         # By their ids: from a condition PostgreSQL could expect that reading the whole table is less.
-        rows = list(self.rows.filter(pk__in=hits))
-        if len(rows) < len(hits):
-            raise GoneError
-        return rows, len(self.hits) > stop
+        return list(self.rows.filter(pk__in=self.hits[start:stop])), len(self.hits) > stop
 
 
 class LookedAt(NamedTuple):
@@ -164,8 +153,7 @@ class Search:
     def find(self, rows: QuerySet[Any], *, enough: int = ENOUGH) -> Found:
         """Return those of ``rows``, which may begin anywhere in the list, at a bounded cost: at least ``enough``.
 
-        Fewer only where there are no more, or where it stopped. Raise ``GoneError`` where the list has become shorter
-        meanwhile.
+        Fewer only where there are no more, or where it stopped. What it returns holds for one snapshot of the database.
         """
         indexed = is_indexed(self.words)
         number = counts.COUNTED_ROWS
@@ -180,27 +168,22 @@ class Search:
             return met
         if indexed:
             return Found(self._by_index(rows))
-        last = rows[number : number + 1].first()
-        if last is None:
-            raise GoneError
-        return met._replace(stopped_at=last)
+        return met._replace(stopped_at=rows[number : number + 1].first())
 
     def _look_at(self, rows: QuerySet[Any], number: int) -> LookedAt:
-        hits = {"hit": models.Case(models.When(self._found, then="pk"))}
+        looked_at = rows.annotate(hit=models.Case(models.When(self._found, then="pk")))
         held = models.Count("hit")
         if self.words and self.across:
-            hits["holds"] = models.Case(models.When(self._held, then="pk"))
+            looked_at = looked_at.annotate(holds=models.Case(models.When(self._held, then="pk")))
             held = models.Count("holds")
         ordering = ordering_of(rows)
         order = [ordering, "-pk" if ordering.startswith("-") else "pk"]
-        looked_at = rows.annotate(**hits)[: number + 1].aggregate(
+        told = looked_at[: number + 1].aggregate(
             rows=models.Count("pk"),
             held=held,
-            found=models.Count("hit"),
             hits=ArrayAgg("hit", filter=Q(hit__isnull=False), order_by=order, default=[]),
         )
-        looked_at["are_all"] = looked_at.pop("rows") <= number
-        return LookedAt(**looked_at)
+        return LookedAt(told["rows"] <= number, len(told["hits"]), told["held"], told["hits"])
 
     def _by_index(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         for word in self.words:

@@ -206,7 +206,7 @@ def test_a_worker_that_is_told_to_end_before_it_listens_to_signals_ends_at_once(
     late.write_text(
         "import time\nfrom pathlib import Path\n"
         f"exec(Path({str(BACKEND / 'gunicorn.conf.py')!r}).read_text())\n"
-        "def post_fork(server, worker):\n    time.sleep(2)\n"
+        "def post_fork(server, worker):\n    while server.SIG_QUEUE.empty():\n        time.sleep(0.01)\n"
     )
     variables = {"GUNICORN_BIND": f"127.0.0.1:{free_port()}", "WEB_CONCURRENCY": "1"}
     with subprocess.Popen(
@@ -226,7 +226,7 @@ def test_a_worker_that_is_told_to_end_before_it_listens_to_signals_ends_at_once(
             assert process.wait(20) == 0
         finally:
             process.kill()
-        assert 1 < time.monotonic() - told < 10
+        assert time.monotonic() - told < 10
         process.stderr.read()
 
 

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -171,33 +173,76 @@ def test_count_of_a_common_word_is_of_what_was_looked_at_and_of_a_rare_one_exact
     }
 
 
-@pytest.mark.parametrize("paging", ["page=1&ordering=-timestamp", "cursor="])
-@pytest.mark.parametrize("word", ["coffee", "zz"])
-def test_rows_that_go_while_they_are_searched_are_missing_and_no_others(
-    as_alice: APIClient, alice: User, ledgers: None, word: str, paging: str
-) -> None:
-    """Between the look at the list and the reading of its rows, or of the one behind them, some are deleted."""
-    Transaction.objects.filter(user=alice, pk__in=Transaction.objects.filter(user=alice)[1050:].values("pk")).delete()
-    looks = []
+def some(ids: list[int]) -> Any:
+    return Transaction.objects.filter(pk__in=ids)
 
-    def interfere(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        result = execute(sql, params, many, context)
-        if "array_agg" in sql.lower():
-            looks.append(sql)
-            if len(looks) == (1 if word == "coffee" else 2):
-                newest = Transaction.objects.filter(user=alice)
-                going = newest[3:40] if word == "coffee" else newest[1000:]
-                Transaction.objects.filter(pk__in=[row.pk for row in going]).delete()
+
+def record() -> None:
+    Transaction.objects.create(user=User.objects.get(username="alice"), amount=1, description="new")
+
+
+COMMON = "cursor=&ordering=amount&search=coffee"
+"""The page is among the rows of the first look."""
+RARE = ("cursor=&search=zq", "cursor=&amount_min=900", "page=1&amount_min=900")
+"""The page stops behind the rows of the second look; the last of them is found, and so are those behind it."""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("query", "change"),
+    [
+        pytest.param(COMMON, lambda _, found: some(found[3:9]).delete(), id="of the page: deleted"),
+        pytest.param(COMMON, lambda _, found: some(found[9:10]).update(amount=99), id="of the page: moved"),
+        pytest.param(COMMON, lambda _, found: some(found[9:10]).update(description="tea"), id="of the page: renamed"),
+        *(pytest.param(query, lambda rows, _: some(rows[10:13]).delete(), id=f"before: {query}") for query in RARE),
+        *(pytest.param(query, lambda rows, _: some(rows[500:]).delete(), id=f"behind: {query}") for query in RARE),
+        *(pytest.param(query, lambda *_: record(), id=f"added: {query}") for query in RARE),
+    ],
+)
+def test_a_page_is_of_one_moment_and_the_next_one_goes_on_from_there(
+    as_alice: APIClient,
+    alice: User,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    change: Callable[[list[int], list[int]], object],
+) -> None:
+    """Rows change after the look at the list, before the page is read, or the row behind which the next one begins."""
+    monkeypatch.setattr(counts, "COUNTED_ROWS", LOOKED_AT)
+    fill([alice], LOOKED_AT * search.FARTHER + 200, DESCRIPTIONS)
+    rows = list(Transaction.objects.values_list("pk", flat=True))
+    some(rows[1000:1004]).update(description="zq")
+    some(rows[1000:]).update(amount=950)
+    sought = Transaction.objects.filter(description__icontains="zq")
+    if query == COMMON:
+        sought = Transaction.objects.filter(description__icontains="coffee").order_by("amount", "pk")
+    elif "amount_min" in query:
+        sought = Transaction.objects.filter(amount__gte=900)
+    versions = dict(sought.values_list("pk", "version"))
+    shown = list(sought.values("id", "description")[: 10 if query == COMMON else 1])
+    looks = 0
+
+    def elsewhere() -> None:
+        change(rows, list(versions))
+        connection.close()
+
+    def in_between(execute: Any, sql: str, *rest: Any) -> Any:
+        nonlocal looks
+        result = execute(sql, *rest)
+        if "ARRAY_AGG" in sql:
+            looks += 1
+            if looks == (1 if query == COMMON else 2):
+                with ThreadPoolExecutor(1) as other:
+                    other.submit(elsewhere).result()
         return result
 
-    with connection.execute_wrapper(interfere):
-        first = get(as_alice, f"{LIST}?{paging}&search={word}")
-    found = [*first["results"], *(row for page in walk(as_alice, first["next"]) for row in page["results"])]
+    with connection.execute_wrapper(in_between):
+        first = get(as_alice, f"{LIST}?{query}")
+    seen = ids([first, *walk(as_alice, first["next"])])
 
-    assert len(looks) > (1 if word == "coffee" else 2)
-    plain = Transaction.objects.filter(user=alice, description__icontains=word)
-    assert [row["id"] for row in found] == [row.pk for row in plain]
-    assert bool(found) == (word == "coffee")
+    assert looks == (1 if query == COMMON else 2)
+    assert [{name: row[name] for name in ("id", "description")} for row in first["results"]] == shown
+    stayed = [pk for pk, version in sought.values_list("pk", "version") if versions.get(pk) == version]
+    assert [pk for pk in seen if pk in stayed] == stayed
 
 
 def test_page_of_a_common_word_beyond_what_was_looked_at_is_refused_and_next_leads_on(
