@@ -102,7 +102,8 @@ DATABASES = {
         "OPTIONS": {
             "connect_timeout": env.POSTGRES_CONNECT_TIMEOUT_SECONDS,
             # A database that vanished from the network is noticed in about 11 s, within nginx's 12, instead of
-            # after TCP's own quarter of an hour.
+            # after TCP's own quarter of an hour. In a transaction, which Django ends by connecting anew, it takes
+            # connect_timeout more, and nginx answers.
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -38,19 +38,33 @@ LARGEST_ID = 2**63 - 1
 TOO_SHORT = "Give a word of three letters or more: shorter ones are rare here. Or read all rows by cursor."
 
 
+# The lock is the one that every SELECT takes, here before the snapshot: whoever takes a snapshot and then waits for a
+# migration that rewrites the table finds it empty.
+ONE_SNAPSHOT = """
+    SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+    LOCK TABLE transactions_transaction IN ACCESS SHARE MODE
+"""
+
+
 @contextmanager
 def snapshot() -> Iterator[None]:
-    """Let statements see nothing that changes while they run one after the other.
+    """Let the statements of a page see nothing of what changes between them.
 
     Whoever has begun a transaction before has decided what it sees.
     """
     if connection.in_atomic_block:
         yield
         return
+    refused = None
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        yield
+            cursor.execute(ONE_SNAPSHOT)
+        try:
+            yield
+        except APIException as exception:
+            refused = exception  # no failure: a rollback would cost the connection its prepared statements
+    if refused:
+        raise refused
 
 
 def envelope(count: Count | None, following: str | None, preceding: str | None, results: Any) -> Response:

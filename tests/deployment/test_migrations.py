@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 
 import pytest
+from django.contrib.postgres.functions import RandomUUID
 from django.contrib.postgres.operations import AddConstraintNotValid
 from django.core.management import call_command
 from django.db import connection, migrations, models
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
+from django.db.models.functions import Now
 from django_migration_linter.sql_analyser.analyser import analyse_sql_statements, get_sql_analyser_class
 
 APPS = {"accounts", "transactions"}
@@ -28,6 +30,12 @@ MIGRATIONS = sorted(key for key in LOADER.disk_migrations if key[0] in APPS)
 ADD_CHECK = re.compile(r"ALTER TABLE\b.*\bADD CONSTRAINT\b.*\bCHECK\b", re.IGNORECASE)
 """To a table that is there: it is read whole under a lock, and the release before may write what is now refused."""
 
+REWRITE = re.compile(
+    r"\bADD COLUMN\b.*(\bSTORED\b|\bDEFAULT\b[\s(]+(?!now\b|statement_timestamp\b|transaction_timestamp\b)\w+\()",
+    re.IGNORECASE,
+)
+"""A value of its own for each row that is there, computed or by a function that is not the same for all of them."""
+
 
 def complaints(sql: str, operations: Iterable[Operation]) -> set[str]:
     """Return the codes of what is wrong with one migration, by its SQL and by what has none."""
@@ -36,6 +44,8 @@ def complaints(sql: str, operations: Iterable[Operation]) -> set[str]:
     found = {issue.code for issue in [*errors, *warnings]}
     if any(ADD_CHECK.search(line) for line in sql.splitlines()):
         found.add("ADD_CHECK")
+    if any(REWRITE.search(line) for line in sql.splitlines()):
+        found.add("REWRITE")
     if any(isinstance(operation, migrations.RunPython) for operation in flattened(operations)):
         # What a program does to the rows cannot be read from it.
         found.add("RUN_PYTHON")
@@ -74,6 +84,11 @@ def complaints_of(*operations: Operation) -> set[str]:
     return complaints("\n".join(editor.collected_sql), operations)
 
 
+DOUBLE = models.GeneratedField(
+    expression=models.F("amount") * 2,
+    output_field=models.DecimalField(max_digits=12, decimal_places=2),
+    db_persist=True,
+)
 POSITIVE = models.CheckConstraint(condition=models.Q(amount__gt=0), name="positive")
 
 
@@ -95,6 +110,8 @@ POSITIVE = models.CheckConstraint(condition=models.Q(amount__gt=0), name="positi
         (migrations.RunSQL("ALTER TABLE transactions_transaction DROP COLUMN description"), "DROP_COLUMN"),
         (migrations.AddConstraint("transaction", POSITIVE), "ADD_CHECK"),
         (AddConstraintNotValid("transaction", POSITIVE), "ADD_CHECK"),
+        (migrations.AddField("transaction", "tag", models.UUIDField(db_default=RandomUUID())), "REWRITE"),
+        (migrations.AddField("transaction", "double", DOUBLE), "REWRITE"),
         (migrations.RunPython(migrations.RunPython.noop), "RUN_PYTHON"),
         (migrations.SeparateDatabaseAndState([migrations.RunPython(migrations.RunPython.noop)]), "RUN_PYTHON"),
     ],
@@ -110,6 +127,7 @@ def test_what_the_release_before_would_not_survive_is_found(operation: Operation
     [
         migrations.AddField("transaction", "note", models.TextField(null=True)),
         migrations.AddField("transaction", "note", models.TextField(db_default="")),
+        migrations.AddField("transaction", "noted", models.DateTimeField(db_default=Now())),
         migrations.CreateModel("Note", [("id", models.BigAutoField(primary_key=True)), ("text", models.TextField())]),
         migrations.CreateModel(
             "Note",
@@ -117,7 +135,7 @@ def test_what_the_release_before_would_not_survive_is_found(operation: Operation
             options={"constraints": [models.CheckConstraint(condition=models.Q(lines__lt=9), name="short")]},
         ),
     ],
-    ids=["nullable", "default of the database", "table", "table with a constraint"],
+    ids=["nullable", "default of the database", "time", "table", "table with a constraint"],
 )
 def test_what_the_release_before_does_not_notice_passes(operation: Operation) -> None:
     assert complaints_of(operation) == set()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
@@ -27,7 +27,7 @@ def fill(owners: list[User], rows: int, description: str = "x") -> None:
     ``description`` is an SQL expression of n, or a word.
     """
     text = description if "n" in description else f"'{description}'"
-    with connection.cursor() as cursor:
+    with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")  # however busy the machine is
         cursor.execute(
             "INSERT INTO transactions_transaction (user_id, amount, description, timestamp)"  # noqa: S608 # our own words

@@ -1,6 +1,7 @@
 """Searching a long ledger: what is found, what it costs, and that both hold for common and for rare words."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -173,7 +174,7 @@ def test_count_of_a_common_word_is_of_what_was_looked_at_and_of_a_rare_one_exact
     }
 
 
-def some(ids: list[int]) -> Any:
+def rows_with(ids: list[int]) -> Any:
     return Transaction.objects.filter(pk__in=ids)
 
 
@@ -191,11 +192,16 @@ RARE = ("cursor=&search=zq", "cursor=&amount_min=900", "page=1&amount_min=900")
 @pytest.mark.parametrize(
     ("query", "change"),
     [
-        pytest.param(COMMON, lambda _, found: some(found[3:9]).delete(), id="of the page: deleted"),
-        pytest.param(COMMON, lambda _, found: some(found[9:10]).update(amount=99), id="of the page: moved"),
-        pytest.param(COMMON, lambda _, found: some(found[9:10]).update(description="tea"), id="of the page: renamed"),
-        *(pytest.param(query, lambda rows, _: some(rows[10:13]).delete(), id=f"before: {query}") for query in RARE),
-        *(pytest.param(query, lambda rows, _: some(rows[500:]).delete(), id=f"behind: {query}") for query in RARE),
+        pytest.param(COMMON, lambda _, found: rows_with(found[3:9]).delete(), id="of the page: deleted"),
+        pytest.param(COMMON, lambda _, found: rows_with(found[9:10]).update(amount=99), id="of the page: moved"),
+        pytest.param(
+            COMMON, lambda _, found: rows_with(found[9:10]).update(description="tea"), id="of the page: renamed"
+        ),
+        *(
+            pytest.param(query, lambda rows, _: rows_with(rows[10:13]).delete(), id=f"before: {query}")
+            for query in RARE
+        ),
+        *(pytest.param(query, lambda rows, _: rows_with(rows[500:]).delete(), id=f"behind: {query}") for query in RARE),
         *(pytest.param(query, lambda *_: record(), id=f"added: {query}") for query in RARE),
     ],
 )
@@ -210,8 +216,8 @@ def test_a_page_is_of_one_moment_and_the_next_one_goes_on_from_there(
     monkeypatch.setattr(counts, "COUNTED_ROWS", LOOKED_AT)
     fill([alice], LOOKED_AT * search.FARTHER + 200, DESCRIPTIONS)
     rows = list(Transaction.objects.values_list("pk", flat=True))
-    some(rows[1000:1004]).update(description="zq")
-    some(rows[1000:]).update(amount=950)
+    rows_with(rows[1000:1004]).update(description="zq")
+    rows_with(rows[1000:]).update(amount=950)
     sought = Transaction.objects.filter(description__icontains="zq")
     if query == COMMON:
         sought = Transaction.objects.filter(description__icontains="coffee").order_by("amount", "pk")
@@ -222,8 +228,10 @@ def test_a_page_is_of_one_moment_and_the_next_one_goes_on_from_there(
     looks = 0
 
     def elsewhere() -> None:
-        change(rows, list(versions))
-        connection.close()
+        try:
+            change(rows, list(versions))
+        finally:
+            connection.close()
 
     def in_between(execute: Any, sql: str, *rest: Any) -> Any:
         nonlocal looks
@@ -243,6 +251,81 @@ def test_a_page_is_of_one_moment_and_the_next_one_goes_on_from_there(
     assert [{name: row[name] for name in ("id", "description")} for row in first["results"]] == shown
     stayed = [pk for pk, version in sought.values_list("pk", "version") if versions.get(pk) == version]
     assert [pk for pk in seen if pk in stayed] == stayed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_that_waits_for_a_table_that_is_rewritten_finds_its_rows(as_alice: APIClient, alice: User) -> None:
+    fill([alice], 30, DESCRIPTIONS)
+    is_locked = threading.Event()
+
+    def rewrite() -> None:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE transactions_transaction ALTER amount TYPE numeric(10, 2) USING amount + 0")
+                is_locked.set()
+                waiting = 0
+                while not waiting:
+                    cursor.execute(
+                        "SELECT count(*) FROM pg_locks"
+                        " WHERE NOT granted AND relation = 'transactions_transaction'::regclass"
+                    )
+                    [waiting] = cursor.fetchone()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as other:
+        rewriting = other.submit(rewrite)
+        assert is_locked.wait(10)
+        page = get(as_alice, f"{LIST}?search=coffee&ordering=amount")
+        rewriting.result(timeout=10)
+
+    assert page["count"] == 7
+
+
+def state_of_connection() -> tuple[Any, ...]:
+    """Return what a transaction could have left behind: how the next one begins, and which statements are prepared."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'),"
+            " (SELECT array_agg(name ORDER BY name) FROM pg_prepared_statements)"
+        )
+        return (connection.get_autocommit(), *cursor.fetchone())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("search=coffee&page=2", HTTPStatus.NOT_FOUND),
+        ("amount_min=1&cursor=x", HTTPStatus.BAD_REQUEST),
+        ("search=coffee&ordering=amount", HTTPStatus.SERVICE_UNAVAILABLE),
+    ],
+)
+def test_a_page_that_cannot_be_made_leaves_the_connection_as_it_was(
+    as_alice: APIClient, alice: User, query: str, status: HTTPStatus
+) -> None:
+    fill([alice], 30, DESCRIPTIONS)
+    get(as_alice, LIST)  # by a prepared statement
+    before = state_of_connection()
+
+    def in_between(execute: Any, sql: str, *rest: Any) -> Any:
+        if "ARRAY_AGG" in sql and status == HTTPStatus.SERVICE_UNAVAILABLE:
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 1")
+                cursor.execute("SELECT pg_sleep(10)")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(in_between):
+        refused = as_alice.get(f"{LIST}?{query}")
+    after = state_of_connection()
+
+    assert refused.status_code == status
+    assert before[:3] == after[:3] == (True, "read committed", "off")
+    assert before[3]
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        assert set(before[3]) <= set(after[3] or ())
+    recorded = as_alice.post(LIST, {"amount": "1.00", "description": "after"})
+    assert recorded.status_code == HTTPStatus.CREATED
 
 
 def test_page_of_a_common_word_beyond_what_was_looked_at_is_refused_and_next_leads_on(
