@@ -292,19 +292,27 @@ def test_an_image_holds_no_secret(service: str, stack: Stack, secrets: dict[str,
     assert [name for name, value in secrets.items() if value in shown] == []
 
 
+def environments_in(container: Container) -> str:
+    """Return the environments of the processes in a container; fail where one of them cannot be read."""
+    shown = ""
+
+    def all_are_read() -> bool:
+        nonlocal shown
+        result = container.execute("sh", "-c", "cat /proc/[0-9]*/environ", check=False)
+        shown = result.stdout
+        # A health check, or a command of another test, may have ended meanwhile; nothing else is not read.
+        return not [line for line in result.stderr.splitlines() if "No such " not in line]
+
+    # Not at once: a process that the engine is just starting is the engine's own until it has become the command.
+    eventually(all_are_read, within=5, what="the environment of every process can be read")
+    return shown
+
+
 def test_no_server_has_a_secret_in_its_environment(stack: Stack, secrets: dict[str, str]) -> None:
     for service in ("backend", "upkeep", "nginx"):
         for container in stack.containers(service):
-            # A health check, or a command of another test, may have ended meanwhile. One that the engine is just
-            # starting cannot be read yet; a process that can never be read is what must not be there.
-            for _ in range(20):
-                result = container.execute("sh", "-c", "cat /proc/[0-9]*/environ", check=False)
-                unread = [line for line in result.stderr.splitlines() if "No such " not in line]
-                if not unread:
-                    break
-            shown = result.stdout
+            shown = environments_in(container)
 
-            assert unread == []
             assert "DJANGO_ALLOWED_HOSTS" in shown
             assert [name for name, value in secrets.items() if value in shown] == []
 
